@@ -1,0 +1,1 @@
+"""The library: compile DSPy programs on metered models. Knows nothing of Prefect."""

@@ -1,0 +1,1 @@
+"""LAW: frozen data, closed words, ports and errors. Knows pydantic alone."""

@@ -1,0 +1,154 @@
+"""What a person asks a compile to do: the parameters of `compile_program` and of a `compile.json`."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from swarmc.contracts.canonical import canonical_bytes, content_id, plain
+from swarmc.contracts.completions import Lane
+from swarmc.contracts.manifest import Compatibility, PrivacyMode
+from swarmc.contracts.money import BudgetPolicy
+
+
+class _Asked(BaseModel):
+    """Frozen, refuses unknown fields; fields become a form, so each says what it is for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatasetSpec(_Asked):
+    """Where the examples come from."""
+
+    source: str = Field(
+        description="A .jsonl, .csv or .parquet file, or `module:function` that returns a list of dspy.Example"
+    )
+    inputs: tuple[str, ...] = Field(
+        default=(), description="Names of the input fields; empty: the program's own input fields"
+    )
+    rename: dict[str, str] = Field(default={}, description="Column to field name, e.g. {'category': 'label'}")
+
+
+class SplitSpec(_Asked):
+    """How many examples each part gets. Parts never overlap. Empty parts share what is left, 3:3:2:2."""
+
+    train: int | None = Field(default=None, ge=1, description="Examples that demonstrations are made from")
+    search: int | None = Field(default=None, ge=1, description="Examples that candidates are scored on")
+    validation: int | None = Field(default=None, ge=1, description="Examples that choose among the finalists")
+    test: int | None = Field(
+        default=None, ge=1, description="Examples that give the reported score; no choice sees them"
+    )
+
+
+class LaneSpec(_Asked):
+    """One lane: where its calls run and under which limits."""
+
+    venue: str = Field(
+        default="auto",
+        description="`auto` (finds what is there), `practice` (embedded model), a litellm model such as "
+        "`openai/gpt-4o-mini`, an address such as `http://127.0.0.1:8080/v1`, a .gguf file, or a saved block "
+        "as `slug/name`",
+    )
+    model: str | None = Field(default=None, description="Model name at the venue, where the venue has several")
+    temperature: float | None = Field(default=None, ge=0, le=5, description="Empty: the model's default")
+    max_tokens: int | None = Field(default=None, ge=1, description="Most tokens of an answer")
+    concurrency: int = Field(default=16, ge=1, le=4096, description="Most calls in flight")
+    rate_per_s: float | None = Field(default=None, gt=0, description="Most calls started per second; empty: no limit")
+    timeout_s: float = Field(default=120, gt=0, description="Longest wait for one answer, in seconds")
+    attempts: int = Field(
+        default=4, ge=1, le=20, description="Tries of one call before giving up, retryable failures only"
+    )
+
+
+class AdapterSpec(_Asked):
+    """How DSPy writes prompts and reads answers."""
+
+    kind: Literal["chat", "json", "xml"] = Field(default="chat", description="DSPy's adapter")
+    json_fallback: bool = Field(default=True, description="Ask once more as JSON when a chat answer cannot be read")
+
+
+class SearchSpec(_Asked):
+    """How much to try."""
+
+    trials: int = Field(
+        default=30, ge=1, le=10_000, description="Combinations of instruction and demonstrations to try"
+    )
+    minibatch: int = Field(default=35, ge=1, description="Search examples per trial")
+    parallel_trials: int = Field(default=4, ge=1, le=256, description="Trials in flight at once; part of the result")
+    instructions: int = Field(default=12, ge=1, le=200, description="Instructions to propose per predictor")
+    demo_sets: int = Field(
+        default=8, ge=1, le=200, description="Demonstration sets per predictor, the empty one included"
+    )
+    max_bootstrapped_demos: int = Field(
+        default=4, ge=0, le=64, description="Most demonstrations made by program runs in a set"
+    )
+    max_labeled_demos: int = Field(
+        default=4, ge=0, le=64, description="Fill a set up to so many with labelled examples"
+    )
+    bootstrap_threshold: float = Field(
+        default=1.0, ge=0, le=1, description="Least score of a run that may become a demonstration"
+    )
+    halving: int = Field(
+        default=6, ge=1, le=100, description="Best trials that are scored again on all search examples"
+    )
+    finalists: int = Field(default=3, ge=1, le=50, description="Candidates that meet on the validation examples")
+
+
+def _one_list_for_all(value: object) -> object:
+    return {"*": value} if isinstance(value, list | tuple) else value
+
+
+Instructions = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_one_list_for_all)]
+
+
+class CompileSpec(_Asked):
+    """One compile: a program, examples, a metric, models, a budget."""
+
+    name: str = Field(
+        default="compile", pattern=r"^[A-Za-z0-9][A-Za-z0-9_. -]{0,80}$", description="What to call it in reports"
+    )
+    program: str = Field(
+        description="`package.module:attribute`, `path/to/file.py:attribute`, or a signature: `question -> answer`"
+    )
+    dataset: DatasetSpec
+    metric: str = Field(
+        default="exact_match",
+        description="`exact_match`, `contains`, `module:function` or `path/to/file.py:function`: "
+        "(example, prediction, trace=None) -> 0..1 or bool",
+    )
+    split: SplitSpec = SplitSpec()
+    seed: int = Field(default=0, ge=0, description="All randomness of the compile comes from it")
+    lanes: dict[Lane, LaneSpec] = Field(
+        default={"swarm": LaneSpec()},
+        description="`swarm` is needed; `propose` and `teacher` default to it",
+    )
+    optimizer: Literal["MIPROv2"] = Field(default="MIPROv2", description="How to search")
+    search: SearchSpec = SearchSpec()
+    proposer: Literal["lm", "template", "none"] = Field(
+        default="lm", description="Who writes instructions: a model, a template (for models that cannot), or only you"
+    )
+    instructions: Instructions = Field(
+        default={}, description="Instructions by hand: a list, or lists by predictor name (`*` for all)"
+    )
+    adapter: AdapterSpec = AdapterSpec()
+    budget: BudgetPolicy = BudgetPolicy()
+    ledger: str | None = Field(
+        default=None, description="Saved ledger block's name or a database URL; empty: $SWARMC_HOME/ledger.db"
+    )
+    store: str | None = Field(
+        default=None,
+        description="Directory, `s3://bucket/prefix` or a saved block as `slug/name`; empty: $SWARMC_HOME/artifacts",
+    )
+    privacy_mode: PrivacyMode = PrivacyMode.PUBLIC_OK
+    compatibility: Compatibility = Compatibility()
+
+    @property
+    def spec_id(self) -> str:
+        """Hash of what is asked for; runs with equal ids may continue one another.
+
+        Limits that shape no result (concurrency, timeouts, budget, where things are kept) are left out.
+        """
+        asked = self.model_dump(mode="json", exclude={"budget", "ledger", "store"})
+        for lane in asked["lanes"].values():
+            for limit in ("concurrency", "rate_per_s", "timeout_s", "attempts"):
+                del lane[limit]
+        return content_id(canonical_bytes(plain(asked)))
