@@ -1,0 +1,1 @@
+"""HANDS: saved configuration, and the few calls that use it."""
