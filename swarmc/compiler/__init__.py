@@ -1,0 +1,1 @@
+"""WHAT to run: programs, examples, metrics, metered models, evaluation, optimizers."""

@@ -1,0 +1,198 @@
+"""The meter: nothing is bought that is known, nothing is bought that no budget allows.
+
+Two wrappers with the port of a venue. `Remembered` is the outer one: it reads the ledger first and
+lets equal requests in flight share one purchase. `Metered` is the inner one: reserve, buy, settle.
+Retries and limits go between them, so that a replay waits for no rate limit and a second try is a
+second reservation (the first may have been billed).
+"""
+
+import asyncio
+from dataclasses import dataclass
+from time import time
+
+from swarmc.compiler.scope import Scope, current_scope
+from swarmc.contracts.completions import Completion, CompletionRequest, Lane
+from swarmc.contracts.errors import BudgetExhausted, SwarmcError, VenueError
+from swarmc.contracts.events import CallEnded, CallFailed, Emit
+from swarmc.contracts.money import Claim, Granted, Held, Known, Refused
+from swarmc.contracts.ports import Ledger, Venue
+
+FIRST_POLL_S = 0.005
+LAST_POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Purse:
+    """Whose money is spent: a lane of a run, at the epoch this process opened it with."""
+
+    ledger: Ledger
+    run_id: str
+    epoch: int
+    lane: Lane
+    emit: Emit
+
+
+class Metered:
+    """A venue that buys only what its purse allows, and settles every answer before anybody sees it."""
+
+    def __init__(self, venue: Venue, purse: Purse) -> None:
+        self._venue = venue
+        self._purse = purse
+
+    @property
+    def name(self) -> str:
+        return self._venue.name
+
+    @property
+    def model(self) -> str:
+        return self._venue.model
+
+    def quote(self, request: CompletionRequest) -> int:
+        return self._venue.quote(request)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """Reserve, buy, settle.
+
+        Raises:
+            BudgetExhausted: a budget of the run, the stage or the lane does not allow the call.
+            RunFenced: another process has taken the run.
+            VenueError: the venue did not answer; its reservation is given back, or kept as lost.
+        """
+        scope = current_scope()
+        answer = await self._reserve(request, scope)
+        if isinstance(answer, Known):
+            return answer.completion
+        try:
+            completion = await self._venue.complete(request)
+        except VenueError as error:
+            await self._purse.ledger.release(answer.reservation_id, lost=error.paid_unknown)
+            self._tell_failure(request, scope, error)
+            raise
+        except asyncio.CancelledError:
+            await asyncio.shield(self._purse.ledger.release(answer.reservation_id, lost=True))
+            raise
+        await self._purse.ledger.settle(answer.reservation_id, request, completion)
+        return completion
+
+    async def _reserve(self, request: CompletionRequest, scope: Scope) -> Known | Granted:
+        """Ask until the ledger says yes, known or no. `Held` ends when a call in flight does."""
+        purse = self._purse
+        claim = Claim(
+            run_id=purse.run_id,
+            epoch=purse.epoch,
+            request_id=request.request_id,
+            stage=scope.stage,
+            lane=purse.lane,
+            max_msats=self._venue.quote(request),
+        )
+        pause_s = FIRST_POLL_S
+        while isinstance(answer := await purse.ledger.reserve(claim), Held):
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 1.5, LAST_POLL_S)
+        if isinstance(answer, Refused):
+            raise BudgetExhausted(
+                f"the budget of {answer.scope} is {answer.limit} {answer.unit}, of which {answer.used} are used; "
+                f"the next call in lane {purse.lane!r} would exceed it",
+                scope=answer.scope,
+            )
+        return answer
+
+    def _tell_failure(self, request: CompletionRequest, scope: Scope, error: VenueError) -> None:
+        self._purse.emit(
+            CallFailed(
+                run_id=self._purse.run_id,
+                at_ms=now_ms(),
+                stage=scope.stage,
+                lane=self._purse.lane,
+                request_id=request.request_id,
+                code=error.code,
+                message=str(error)[:500],
+            )
+        )
+
+
+class Remembered:
+    """A venue that reads what was ever bought, and buys the same thing once however often it is asked."""
+
+    def __init__(self, venue: Venue, purse: Purse) -> None:
+        self._venue = venue
+        self._purse = purse
+        self._buying: dict[str, asyncio.Task[Completion]] = {}
+
+    @property
+    def name(self) -> str:
+        return self._venue.name
+
+    @property
+    def model(self) -> str:
+        return self._venue.model
+
+    def quote(self, request: CompletionRequest) -> int:
+        return self._venue.quote(request)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """The completion, read or bought. Errors are those of `Metered`, and are left in the scope too.
+
+        A purchase goes on when its asker is cancelled: it is paid for, so it is kept.
+        """
+        scope = current_scope()
+        try:
+            return await self._read_or_buy(request, scope)
+        except SwarmcError as error:
+            if not (isinstance(error, VenueError) and error.fault != "venue"):
+                scope.failures.append(error)
+            raise
+
+    async def drain(self, grace_s: float) -> None:
+        """Wait for purchases in flight; after `grace_s` seconds cancel them (they are then counted as lost)."""
+        tasks = list(self._buying.values())
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=grace_s)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read_or_buy(self, request: CompletionRequest, scope: Scope) -> Completion:
+        key = request.request_id
+        task = self._buying.get(key)
+        if task is None:
+            purse = self._purse
+            known = await purse.ledger.known(purse.run_id, scope.stage, purse.lane, key)
+            if known is not None:
+                self._tell(request, known, scope, bought=False)
+                return known
+            # Another asker of the same request may have begun to buy while we were reading.
+            task = self._buying.get(key)
+        bought = task is None
+        if task is None:
+            task = asyncio.create_task(self._venue.complete(request))
+            self._buying[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        completion = await asyncio.shield(task)
+        self._tell(request, completion, scope, bought=bought)
+        return completion
+
+    def _forget(self, key: str, task: asyncio.Task[Completion]) -> None:
+        self._buying.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # Marks it as seen: its asker may be gone.
+
+    def _tell(self, request: CompletionRequest, completion: Completion, scope: Scope, *, bought: bool) -> None:
+        self._purse.emit(
+            CallEnded(
+                run_id=self._purse.run_id,
+                at_ms=now_ms(),
+                stage=scope.stage,
+                lane=self._purse.lane,
+                request_id=request.request_id,
+                source="bought" if bought else "replayed",
+                usage=completion.usage,
+                latency_ms=completion.latency_ms,
+            )
+        )
+
+
+def now_ms() -> int:
+    """Unix time in milliseconds."""
+    return int(time() * 1000)

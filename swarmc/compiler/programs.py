@@ -1,0 +1,186 @@
+"""DSPy programs: loaded by name, described as contracts, dressed as candidates, saved as plain JSON."""
+
+import inspect
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+import pydantic
+
+from swarmc.compiler.references import resolve
+from swarmc.contracts.candidates import Candidate, Demo, PredictorInfo
+from swarmc.contracts.canonical import plain, unplain
+from swarmc.contracts.errors import ProgramError
+from swarmc.contracts.manifest import CompiledPredictor, CompiledProgram, FieldSpec
+
+
+@dataclass(frozen=True)
+class Program:
+    """A DSPy module and the name it was loaded by.
+
+    Attributes:
+        reference: `module:attribute`, `file.py:attribute` or a signature string.
+        module: The uncompiled module, without language models of its own.
+        own_models: Names of predictors that had a model of their own, which was taken away: a call
+            outside the meter would be outside the budget.
+    """
+
+    reference: str
+    module: dspy.Module
+    own_models: tuple[str, ...] = ()
+
+    @property
+    def awaitable(self) -> bool:
+        """Whether the module can be awaited, or must be run in a thread."""
+        return _is_awaitable(self.module)
+
+    @property
+    def predictors(self) -> dict[str, PredictorInfo]:
+        """Every predictor by its name in the module."""
+        return {
+            name: PredictorInfo(
+                instruction=signature.instructions,
+                inputs=tuple(signature.input_fields),
+                outputs=tuple(signature.output_fields),
+            )
+            for name, signature in _signatures(self.module).items()
+        }
+
+    @property
+    def signature_name(self) -> str:
+        """The first predictor's signature name, or its fields where it has none."""
+        return _signature_name(next(iter(_signatures(self.module).values())))
+
+    def describe(self) -> CompiledProgram:
+        """The program as it stands, as the artifact whose hash is its id."""
+        return CompiledProgram(
+            program=self.reference,
+            predictors={name: _describe(predictor) for name, predictor in self.module.named_predictors()},
+        )
+
+    def dressed(self, candidate: Candidate) -> dspy.Module:
+        """A copy of the module with the candidate's instructions and demonstrations."""
+        module = self.module.deepcopy()
+        for name, predictor in module.named_predictors():
+            choice = candidate.predictors[name]
+            predictor.signature = _signature(predictor).with_instructions(choice.instruction)
+            predictor.demos = [to_example(demo) for demo in choice.demos]
+        return module
+
+    def saved(self, candidate: Candidate) -> bytes:
+        """The compiled module as the JSON that DSPy's own `load` reads, without swarmc."""
+        module = self.dressed(candidate)
+        state = module.dump_state(json_mode=True)
+        # What DSPy's `save` writes beside the state; it warns when versions differ at loading.
+        state["metadata"] = {"dependency_versions": {"dspy": dspy.__version__}}
+        return json.dumps(state, indent=2, sort_keys=True, ensure_ascii=False).encode()
+
+    def source(self) -> str:
+        """The program's code for a proposer to read: its class, or its signatures when it is only those."""
+        if type(self.module).__module__.startswith("dspy."):
+            return "\n".join(f"{name}: {predictor.signature}" for name, predictor in self.module.named_predictors())
+        try:
+            return inspect.getsource(type(self.module))
+        except (OSError, TypeError):
+            return repr(self.module)
+
+
+def load_program(reference: str) -> Program:
+    """Load a program by `module:attribute`, by `file.py:attribute`, or from a signature string.
+
+    The attribute may be a module, a module's class or a function that returns one (called without
+    arguments), or a signature (wrapped in `dspy.Predict`).
+
+    Raises:
+        ProgramError: it cannot be found or imported, is no DSPy program, or has no predictor.
+    """
+    if "->" in reference:
+        module = _from_signature(reference)
+    else:
+        module = _as_module(resolve(reference, ProgramError, "the program"), reference)
+    predictors = module.named_predictors()
+    if not predictors:
+        raise ProgramError(f"the program {reference!r} has no dspy.Predict in it, so there is nothing to compile")
+    module = module.deepcopy()
+    own_models = tuple(name for name, predictor in predictors if predictor.lm is not None)
+    for predictor in module.predictors():
+        predictor.lm = None
+    return Program(reference=reference, module=module, own_models=own_models)
+
+
+def to_example(demo: Demo) -> dspy.Example:
+    """A demonstration as DSPy holds it."""
+    fields = {name: unplain(value) for name, value in demo.fields.items()}
+    return dspy.Example(**fields, augmented=True) if demo.augmented else dspy.Example(**fields)
+
+
+def _from_signature(text: str) -> dspy.Module:
+    try:
+        return dspy.Predict(text)
+    except Exception as error:
+        raise ProgramError(
+            f"the signature {text!r} cannot be read ({error}); write it as `question -> answer`"
+        ) from error
+
+
+def _as_module(value: Any, reference: str) -> dspy.Module:
+    if inspect.isclass(value) and issubclass(value, dspy.Signature):
+        return dspy.Predict(value)
+    if callable(value) and not isinstance(value, dspy.Module):
+        try:
+            value = value()
+        except Exception as error:
+            raise ProgramError(
+                f"the program {reference!r} could not be made without arguments: {type(error).__name__}: {error}"
+            ) from error
+    if not isinstance(value, dspy.Module):
+        raise ProgramError(f"the program {reference!r} is a {type(value).__name__}, not a dspy.Module")
+    return value
+
+
+def _signature(predictor: dspy.Predict) -> Any:
+    # DSPy's signatures are classes with a metaclass that type checkers cannot follow.
+    return predictor.signature
+
+
+def _signatures(module: dspy.Module) -> dict[str, Any]:
+    return {name: _signature(predictor) for name, predictor in module.named_predictors()}
+
+
+def _is_awaitable(module: dspy.Module) -> bool:
+    return callable(getattr(type(module), "aforward", None))
+
+
+def _signature_name(signature: Any) -> str:
+    name = signature.__name__
+    return signature.signature if name in {"StringSignature", "Signature"} else name
+
+
+def _describe(predictor: dspy.Predict) -> CompiledPredictor:
+    signature = _signature(predictor)
+    return CompiledPredictor(
+        signature_name=_signature_name(signature),
+        inputs=tuple(_field(name, info) for name, info in signature.input_fields.items()),
+        outputs=tuple(_field(name, info) for name, info in signature.output_fields.items()),
+        instruction=signature.instructions,
+        demos=tuple(to_demo(demo) for demo in predictor.demos),
+    )
+
+
+def _field(name: str, info: pydantic.fields.FieldInfo) -> FieldSpec:
+    extra: Any = info.json_schema_extra or {}
+    annotation = info.annotation
+    return FieldSpec(
+        name=name,
+        annotation=annotation.__name__ if isinstance(annotation, type) else str(annotation),
+        description=str(extra.get("desc", "")),
+        prefix=str(extra.get("prefix", "")),
+    )
+
+
+def to_demo(example: Any) -> Demo:
+    """DSPy's example (or a dict) as a demonstration."""
+    fields = dict(example)
+    augmented = bool(fields.pop("augmented", False))
+    return Demo(fields={name: plain(value) for name, value in fields.items()}, augmented=augmented)

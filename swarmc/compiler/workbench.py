@@ -1,0 +1,126 @@
+"""The workbench: what a compile lends its optimizer, over one program, one dataset and the metered lanes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from swarmc.compiler.datasets import Splits
+from swarmc.compiler.evaluation import Evaluator
+from swarmc.compiler.metering import now_ms
+from swarmc.compiler.programs import to_demo
+from swarmc.compiler.proposing import LanguageModelProposer, template_instructions
+from swarmc.contracts.candidates import (
+    Candidate,
+    Demo,
+    Demonstration,
+    Evaluation,
+    PredictorChoice,
+    PredictorInfo,
+    Trial,
+)
+from swarmc.contracts.events import Emit, TrialScored
+from swarmc.contracts.spec import CompileSpec, SearchSpec
+
+MAX_CLASSES = 12
+
+
+@dataclass
+class Bench:
+    """Implements the `Workbench` port.
+
+    Attributes:
+        job: What was asked for.
+        splits: The examples.
+        evaluator: Runs candidates.
+        emit: Tells what happens.
+        run_id: Whose events they are.
+    """
+
+    job: CompileSpec
+    splits: Splits
+    evaluator: Evaluator
+    emit: Emit
+    run_id: str
+    best_ppm: int = 0
+
+    def __post_init__(self) -> None:
+        described = self.evaluator.program.describe().predictors
+        self._own = Candidate(
+            predictors={
+                name: PredictorChoice(instruction=predictor.instruction, demos=predictor.demos)
+                for name, predictor in described.items()
+            }
+        )
+        self._predictors = self.evaluator.program.predictors
+        train = [self.splits.examples[key] for key in self.splits.ids("train")]
+        self._proposer = LanguageModelProposer(self.evaluator, train) if self.job.proposer == "lm" else None
+
+    @property
+    def spec(self) -> SearchSpec:
+        return self.job.search
+
+    @property
+    def seed(self) -> int:
+        return self.job.seed
+
+    @property
+    def predictors(self) -> Mapping[str, PredictorInfo]:
+        return self._predictors
+
+    @property
+    def own(self) -> Candidate:
+        return self._own
+
+    def ids(self, split: str) -> Sequence[str]:
+        if split == "train" or split == "search":
+            return self.splits.ids(split)
+        raise KeyError(f"{split!r} examples are not for optimizers, which may use 'train' and 'search'")
+
+    def labelled(self, example_id: str) -> Mapping[str, Demo]:
+        example = dict(self.splits.examples[example_id])
+        demos = {}
+        for name, info in self._predictors.items():
+            fields = {key: example[key] for key in (*info.inputs, *info.outputs) if key in example}
+            # An output that only a model can give (a chain of thought's reasoning) may be left out of
+            # a demonstration; a label may not, or there would be nothing to learn.
+            if all(key in fields for key in info.inputs) and any(key in fields for key in info.outputs):
+                demos[name] = to_demo(fields)
+        return demos
+
+    async def evaluate(self, candidate: Candidate, example_ids: Sequence[str]) -> Evaluation:
+        return await self.evaluator.evaluate(candidate, example_ids)
+
+    async def demonstrate(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Demonstration:
+        return await self.evaluator.demonstrate(candidate, example_id, rollout_id=rollout_id)
+
+    async def instructions(self, predictor: str, demos: Sequence[Demo]) -> Sequence[str]:
+        info = self._predictors[predictor]
+        by_hand = [*self.job.instructions.get(predictor, ()), *self.job.instructions.get("*", ())]
+        count = self.job.search.instructions
+        proposed: Sequence[str] = ()
+        if self._proposer is not None:
+            proposed = await self._proposer.propose(predictor, info, demos, count)
+        elif self.job.proposer == "template":
+            proposed = template_instructions(info, self._classes(info), count)
+        return [text for text in dict.fromkeys([*by_hand, *proposed]) if text != info.instruction]
+
+    def tell_trial(self, trial: Trial) -> None:
+        self.best_ppm = max(self.best_ppm, trial.score.mean_ppm)
+        self.emit(
+            TrialScored(
+                run_id=self.run_id,
+                at_ms=now_ms(),
+                stage="search",
+                trial=trial.number,
+                candidate_id=trial.candidate_id,
+                score_ppm=trial.score.mean_ppm,
+                count=trial.score.count,
+                best_ppm=self.best_ppm,
+            )
+        )
+
+    def _classes(self, info: PredictorInfo) -> list[str]:
+        """The values of the last output field in the train examples, when they are few and repeat."""
+        train = [self.splits.examples[key] for key in self.splits.ids("train")]
+        values = [str(example[info.outputs[-1]]) for example in train if info.outputs[-1] in example]
+        distinct = sorted(set(values))
+        return distinct if 2 <= len(distinct) <= min(MAX_CLASSES, len(values) // 2) else []

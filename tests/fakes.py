@@ -1,0 +1,68 @@
+"""Fakes that keep the law: a venue that answers from a function, and a workbench on it. No network, real DSPy."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import dspy
+
+from swarmc.compiler.datasets import split_examples
+from swarmc.compiler.engine import lane_lm
+from swarmc.compiler.evaluation import Evaluator, make_adapter
+from swarmc.compiler.metrics import load_metric
+from swarmc.compiler.portal import Portal
+from swarmc.compiler.programs import load_program
+from swarmc.compiler.workbench import Bench
+from swarmc.contracts.completions import Completion, CompletionRequest, Sampling, Usage
+from swarmc.contracts.spec import CompileSpec
+
+Answer = Callable[[CompletionRequest], dict[str, str]]
+WANTED = re.compile(r"`\[\[ ## (\w+) ## \]\]`")
+
+
+class AnsweringVenue:
+    """Answers in ChatAdapter form with the values a function gives; counts what it was asked."""
+
+    name = "answering"
+    model = "answering-1"
+
+    def __init__(self, answer: Answer, *, price_msats: int = 0, latency_s: float = 0.0) -> None:
+        self.asked: list[CompletionRequest] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._answer = answer
+        self._price_msats = price_msats
+        self._latency_s = latency_s
+
+    def quote(self, request: CompletionRequest) -> int:
+        return self._price_msats
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        self.asked.append(request)
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await asyncio.sleep(self._latency_s)
+            values = self._answer(request)
+        finally:
+            self.in_flight -= 1
+        text = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in values.items())
+        usage = Usage(prompt_tokens=10, completion_tokens=3, cost_msats=self._price_msats)
+        return Completion(text=f"{text}\n\n[[ ## completed ## ]]", model=self.model, usage=usage, venue=self.name)
+
+
+def wanted_fields(request: CompletionRequest) -> list[str]:
+    """The output fields that the last message asks for."""
+    return [name for name in WANTED.findall(request.messages[-1].content) if name != "completed"]
+
+
+def make_bench(venue: AnsweringVenue, examples: list[dspy.Example], concurrency: int = 16, **job: object) -> Bench:
+    """A workbench; call it inside a running loop. `job` holds fields of the spec."""
+    fields = {"program": "question -> answer", "dataset": {"source": "x.jsonl"}, "proposer": "none", **job}
+    spec = CompileSpec.model_validate(fields)
+    splits = split_examples(examples, spec.split, spec.seed)
+    lm = lane_lm(venue, "swarm", Portal(), Sampling(temperature_ppm=0))
+    adapter = make_adapter("chat", json_fallback=False)
+    program, metric = load_program(spec.program), load_metric(spec.metric)
+    evaluator = Evaluator(program, metric, splits.examples, {"swarm": lm}, adapter, concurrency)
+    return Bench(spec, splits, evaluator, lambda event: None, "run")
