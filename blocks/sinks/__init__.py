@@ -1,0 +1,6 @@
+"""Where a run is told: one file a sink."""
+
+from blocks.sinks.artifacts import ArtifactSink
+from blocks.sinks.terminal import TerminalSink
+
+__all__ = ["ArtifactSink", "TerminalSink"]
