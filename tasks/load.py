@@ -1,0 +1,60 @@
+"""Load what is compiled: the program, the metric, the examples, split once and for all."""
+
+from dataclasses import dataclass
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from swarmc.compiler.datasets import Splits, load_examples, split_examples
+from swarmc.compiler.metrics import Metric, load_metric
+from swarmc.compiler.programs import Program, load_program
+from swarmc.compiler.reports import load_report
+from swarmc.contracts.events import Emit
+from swarmc.contracts.spec import CompileSpec
+from tasks.stage import stage
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Live objects: a program, a metric and the examples."""
+
+    program: Program
+    metric: Metric
+    splits: Splits
+
+
+def read_inputs(spec: CompileSpec) -> Loaded:
+    """Load everything that `spec` names and rehearse the metric; nothing is bought.
+
+    Raises:
+        ProgramError, DatasetError, MetricError: with what is wrong and what to do.
+    """
+    program = load_program(spec.program)
+    first = next(iter(program.predictors.values()))
+    examples = load_examples(spec.dataset, first.inputs)
+    splits = split_examples(examples, spec.split, spec.seed)
+    metric = load_metric(spec.metric)
+    metric.rehearse(splits.examples[splits.ids("train")[0]])
+    return Loaded(program=program, metric=metric, splits=splits)
+
+
+@task(name="load", cache_policy=NO_CACHE, persist_result=False)  # Live objects are no result to keep.
+async def load(spec: CompileSpec, venues: dict[str, str], run_id: str, emit: Emit) -> Loaded:
+    """Load program, metric and examples, and show what was loaded.
+
+    Args:
+        spec: What was asked for.
+        venues: By lane, the sentence that says where its calls run.
+        run_id: The run.
+        emit: Where to tell.
+    """
+    async with stage("load", run_id, emit) as notes:
+        loaded = read_inputs(spec)
+        counts = ", ".join(f"{ref.count} {name}" for name, ref in loaded.splits.refs.items())
+        notes.sentence = f"{spec.program}: {counts} examples"
+        warnings = [
+            f"predictor {name!r} had a language model of its own; its calls go through the swarm lane here"
+            for name in loaded.program.own_models
+        ]
+        notes.report = load_report(spec, loaded.splits, venues, warnings)
+    return loaded
