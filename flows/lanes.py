@@ -1,0 +1,86 @@
+"""Open the lanes of a run: each venue once, behind its limits, its retries and the meter."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import dspy
+
+from blocks.venues.block import VenueBlock
+from blocks.venues.find import find_venue
+from swarmc.compiler.engine import lane_lm
+from swarmc.compiler.lanes import Limited, Retried
+from swarmc.compiler.metering import Metered, Purse, Remembered
+from swarmc.compiler.portal import Portal
+from swarmc.contracts.canonical import ppm
+from swarmc.contracts.completions import Lane, Sampling
+from swarmc.contracts.errors import SpecError
+from swarmc.contracts.events import Emit
+from swarmc.contracts.ports import Ledger, RunLease, Venue
+from swarmc.contracts.spec import LaneSpec
+
+DRAIN_GRACE_S = 10.0
+USED_LANES: tuple[Lane, ...] = ("swarm", "teacher", "propose", "validation")
+
+
+@dataclass(frozen=True)
+class FoundVenue:
+    """A venue's configuration, and the sentence that says why it is this one."""
+
+    block: VenueBlock
+    sentence: str
+
+
+async def find_venues(lanes: Mapping[Lane, LaneSpec]) -> dict[Lane, FoundVenue]:
+    """Look up the venue of every lane; nothing is opened yet.
+
+    Raises:
+        SpecError: no `swarm` lane, or a lane that a compile does not use.
+        VenueError: a venue that is not to be had.
+    """
+    if "swarm" not in lanes:
+        raise SpecError("`lanes` names no `swarm` lane; it is the one that tries are made in")
+    if unused := sorted(set(lanes) - set(USED_LANES)):
+        raise SpecError(f"`lanes` names {', '.join(unused)}; a compile uses {', '.join(USED_LANES)}")
+    found = {}
+    for lane, spec in lanes.items():
+        block, sentence = await find_venue(spec)
+        found[lane] = FoundVenue(block, sentence)
+    return found
+
+
+@asynccontextmanager
+async def open_lanes(
+    lanes: Mapping[Lane, LaneSpec], found: Mapping[Lane, FoundVenue], ledger: Ledger, lease: RunLease, emit: Emit
+) -> AsyncIterator[dict[Lane, dspy.LM]]:
+    """A metered `dspy.LM` by lane. On leaving, purchases in flight get time to be settled.
+
+    Lanes with equal configuration share one opened venue.
+    """
+    portal = Portal()
+    async with AsyncExitStack() as stack:
+        opened: list[tuple[VenueBlock, Venue]] = []
+        lms: dict[Lane, dspy.LM] = {}
+        for lane, spec in lanes.items():
+            block = found[lane].block
+            venue = next((venue for other, venue in opened if other == block), None)
+            if venue is None:
+                venue = await stack.enter_async_context(block.open())
+                opened.append((block, venue))
+            purse = Purse(ledger=ledger, run_id=lease.run_id, epoch=lease.epoch, lane=lane, emit=emit)
+            remembered = metered_lane(venue, spec, purse)
+            stack.push_async_callback(remembered.drain, DRAIN_GRACE_S)
+            lms[lane] = lane_lm(remembered, lane, portal, _sampling(spec))
+        yield lms
+
+
+def metered_lane(venue: Venue, spec: LaneSpec, purse: Purse) -> Remembered:
+    """Read, or else: retry, wait for a free place, reserve, buy, settle."""
+    limited = Limited(Metered(venue, purse), concurrency=spec.concurrency, rate_per_s=spec.rate_per_s)
+    return Remembered(Retried(limited, attempts=spec.attempts), purse)
+
+
+def _sampling(spec: LaneSpec) -> Sampling:
+    return Sampling(
+        temperature_ppm=None if spec.temperature is None else ppm(spec.temperature), max_tokens=spec.max_tokens
+    )

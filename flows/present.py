@@ -1,0 +1,84 @@
+"""What the command line shows of runs, scores and costs."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from swarmc.contracts.candidates import Score
+from swarmc.contracts.errors import BudgetExhausted
+from swarmc.contracts.manifest import CompiledModuleManifest
+from swarmc.contracts.money import Account, RunRecord, Tally
+from tasks.record import Recorded
+
+
+def present_result(console: Console, recorded: Recorded, account: Account) -> int:
+    """The end of a compile: before and after, cost, files. Returns the exit code."""
+    console.print()
+    _present(console, recorded.manifest, recorded.address)
+    console.print()
+    present_account(console, account)
+    console.print(f"\nthe whole account again: swarmc cost {recorded.manifest.run_id[:8]}", highlight=False)
+    return 0 if recorded.manifest.scorecard.truth_score else BudgetExhausted.exit_code
+
+
+def present_manifest(console: Console, data: bytes, address: str) -> None:
+    """A stored manifest."""
+    _present(console, CompiledModuleManifest.model_validate_json(data), address)
+
+
+def present_runs(console: Console, records: Sequence[RunRecord]) -> None:
+    """One line a run."""
+    if not records:
+        console.print("no runs yet; begin with: swarmc compile examples/ticket_routing/compile.json", highlight=False)
+        return
+    table = Table("run", "name", "state", "begun", "opened", box=None, pad_edge=False)
+    for record in records:
+        begun = record.created_at.astimezone().strftime("%Y-%m-%d %H:%M")
+        table.add_row(record.run_id[:8], record.name, record.state, begun, f"{record.epoch}x")
+    console.print(table)
+
+
+def present_account(console: Console, account: Account) -> None:
+    """Calls, tokens and msats by stage and lane."""
+    heads = ("calls bought", "already paid for", "failed", "lost", "tokens in", "tokens out", "msats")
+    table = Table("stage", "lane", box=None, pad_edge=False)
+    for head in heads:
+        table.add_column(head, justify="right")
+    for line in account.lines:
+        table.add_row(line.stage, line.lane, *_numbers(line.tally))
+    table.add_row("all", "", *_numbers(account.total), style="bold")
+    console.print(table)
+
+
+def _present(console: Console, manifest: CompiledModuleManifest, address: str) -> None:
+    card = manifest.scorecard
+    table = Table("", "score", "95 % interval", "examples", box=None, pad_edge=False)
+    rows = (("before", card.baseline_score), ("after", card.truth_score), ("paired difference", card.improvement))
+    for name, score in rows:
+        table.add_row(name, *_score(score))
+    console.print(f"[bold]{manifest.program}[/bold]: [bold]{manifest.verdict}[/bold]", highlight=False)
+    console.print(table)
+    console.print(f"compiled id  {manifest.compiled_id}", highlight=False, soft_wrap=True)
+    console.print(f"manifest     {address}", highlight=False, soft_wrap=True)
+
+
+def _score(score: Score | None) -> tuple[str, str, str]:
+    if score is None:
+        return "not measured", "", ""
+    return f"{score.mean:.3f}", f"{score.low_ppm / 1e6:.3f} to {score.high_ppm / 1e6:.3f}", str(score.count)
+
+
+def _numbers(tally: Tally) -> list[str]:
+    return [
+        f"{number:,}"
+        for number in (
+            tally.calls,
+            tally.reused,
+            tally.failed,
+            tally.lost,
+            tally.prompt_tokens,
+            tally.completion_tokens,
+            tally.msats + tally.lost_msats,
+        )
+    ]
