@@ -1,0 +1,212 @@
+"""What swarmc costs on top of a model: CPU per call, calls per second, a search above the physical limit.
+
+    python benchmarks/overhead.py [--quick]
+
+Every figure comes from the same counting server in the same run. Each client runs in a process of
+its own, so that its CPU time is its own. The peer is DSPy's native engine (`dspy.LM`, cache off).
+Ours is the whole lane: engine, memory, retries, limits, meter and a SQLite ledger on disk.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+
+CONCURRENCY = 32
+DEMOS = 4
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer calls and rounds")
+    parser.add_argument("--child", choices=["ours", "native", "search"], help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--calls", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--concurrency", type=int, default=CONCURRENCY, help=argparse.SUPPRESS)
+    parser.add_argument("--latency-ms", type=float, default=50, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.child:
+        print(json.dumps(asyncio.run(_child(arguments))))
+        return
+    for line in _table(quick=arguments.quick):
+        print(line, flush=True)
+
+
+def _table(*, quick: bool) -> Iterator[str]:
+    calls, rounds = (1_000, 2) if quick else (4_000, 5)
+    yield "| measure | measured | demanded |"
+    yield "|---|---|---|"
+    with counting_server(latency_ms=50) as port:
+        pairs = [(_run("ours", port, calls), _run("native", port, calls)) for _ in range(rounds)]
+        ratios = [ours["cpu_ms"] / native["cpu_ms"] for ours, native in pairs]
+        ours_ms = statistics.median(ours["cpu_ms"] for ours, _ in pairs)
+        native_ms = statistics.median(native["cpu_ms"] for _, native in pairs)
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        yield f"| client CPU per call, ours {ours_ms:.2f} ms / native {native_ms:.2f} ms | {ratio} | at most 0.50 |"
+        fast = [_run("ours", port, calls, concurrency=64)["per_s"] for _ in range(rounds)]
+        yield f"| calls per second of one process, 50 ms, 64 in flight | {statistics.median(fast):.0f} | at least 500 |"
+        yield _search_row(_run("search", port, 0, latency_ms=50), "50 ms", "25 %")
+    with counting_server(latency_ms=1_000) as port:
+        yield _search_row(_run("search", port, 0, latency_ms=1_000), "1 s", "10 %")
+
+
+def _search_row(found: dict, latency: str, demanded: str) -> str:
+    what = f"search above latency x calls / concurrency, {latency} ({found['calls']} calls)"
+    return f"| {what} | {found['above']:.0%} | at most {demanded} |"
+
+
+def _run(child: str, port: int, calls: int, *, concurrency: int = CONCURRENCY, latency_ms: float = 50) -> dict:
+    command = [sys.executable, __file__, "--child", child, "--port", str(port), "--calls", str(calls)]
+    command += ["--concurrency", str(concurrency), "--latency-ms", str(latency_ms)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@contextmanager
+def counting_server(latency_ms: float, *extra: str) -> Iterator[int]:
+    """The server of `counting_server.py` on a free loopback port; ended by its own process id."""
+    command = [sys.executable, str(ROOT / "benchmarks/counting_server.py"), "--port", "0"]
+    server = subprocess.Popen([*command, "--latency-ms", str(latency_ms), *extra], stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        yield int(server.stdout.readline())
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+async def _child(arguments: argparse.Namespace) -> dict:
+    if arguments.child == "native":
+        return await _calls_per_cpu(native_lm(arguments.port), arguments)
+    async with our_lane(arguments.port, arguments.concurrency) as (lm, events):
+        if arguments.child == "ours":
+            return await _calls_per_cpu(lm, arguments)
+        return await _search(lm, events, arguments)
+
+
+async def _calls_per_cpu(lm: object, arguments: argparse.Namespace) -> dict:
+    """CPU milliseconds per `Predict` call and calls per second, after a warm-up."""
+    import dspy
+
+    predict = dspy.Predict("question -> answer")
+    predict.demos = [dspy.Example(question=f"what is {i}? " * 10, answer="yes") for i in range(DEMOS)]
+    places = asyncio.Semaphore(arguments.concurrency)
+
+    async def one(number: int) -> None:
+        async with places:
+            await predict.acall(question=f"question {number} label=red")
+
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter(use_json_adapter_fallback=False), disable_history=True):
+        await asyncio.gather(*(one(-i - 1) for i in range(4 * arguments.concurrency)))
+        cpu_s, wall_s = _cpu_s(), time.perf_counter()
+        await asyncio.gather(*(one(i) for i in range(arguments.calls)))
+        cpu_s, wall_s = _cpu_s() - cpu_s, time.perf_counter() - wall_s
+    return {"cpu_ms": 1_000 * cpu_s / arguments.calls, "per_s": arguments.calls / wall_s}
+
+
+async def _search(lm: object, events: list, arguments: argparse.Namespace) -> dict:
+    """How far a whole search stage is above the time that its calls must take."""
+    import dspy
+
+    from swarmc.compiler.datasets import split_examples
+    from swarmc.compiler.evaluation import Evaluator, make_adapter
+    from swarmc.compiler.metrics import load_metric
+    from swarmc.compiler.optimizers import OPTIMIZERS
+    from swarmc.compiler.programs import load_program
+    from swarmc.compiler.workbench import Bench
+    from swarmc.contracts.candidates import Pools
+    from swarmc.contracts.spec import CompileSpec
+
+    instructions = [f"Answer in the manner number {i}." for i in range(12)]
+    spec = CompileSpec.model_validate(
+        {
+            "program": "question -> answer",
+            "dataset": {"source": "x.jsonl"},
+            "instructions": instructions,
+            "proposer": "none",
+            "search": {"trials": 24, "minibatch": 35, "parallel_trials": 6, "demo_sets": 6, "halving": 4},
+        }
+    )
+    examples = [dspy.Example(question=f"q{i} label=red", answer="red").with_inputs("question") for i in range(400)]
+    splits = split_examples(examples, spec.split, 0)
+    evaluator = Evaluator(
+        load_program(spec.program),
+        load_metric("exact_match"),
+        splits.examples,
+        {"swarm": lm},
+        make_adapter("chat", json_fallback=False),
+        2 * arguments.concurrency,
+    )
+    bench = Bench(spec, splits, evaluator, [].append, "benchmark")
+    optimizer = OPTIMIZERS["MIPROv2"]()
+    demo_sets = await optimizer.bootstrap(bench)
+    pools = Pools(instructions=await optimizer.propose(bench, demo_sets), demo_sets=demo_sets)
+    before = _bought(events)
+    wall_s = time.perf_counter()
+    await optimizer.search(bench, pools, spec.search.trials)
+    wall_s = time.perf_counter() - wall_s
+    calls = _bought(events) - before
+    limit_s = calls * arguments.latency_ms / 1_000 / arguments.concurrency
+    return {"calls": calls, "wall_s": wall_s, "above": wall_s / limit_s - 1}
+
+
+def _bought(events: list) -> int:
+    return sum(event.kind == "call_ended" and event.source == "bought" for event in events)
+
+
+def native_lm(port: int) -> object:
+    """The peer: DSPy's own client, no cache, no history."""
+    import dspy
+
+    base = f"http://127.0.0.1:{port}/v1"
+    return dspy.LM("openai/counting", api_base=base, api_key="none", cache=False, temperature=0, max_tokens=64)
+
+
+@asynccontextmanager
+async def our_lane(port: int, concurrency: int) -> object:
+    """Ours: the whole lane over a ledger on disk."""
+    from blocks.ledger import SqlLedger
+    from blocks.venues.openai_compatible import OpenAIVenue
+    from flows.lanes import metered_lane
+    from swarmc.compiler.engine import lane_lm
+    from swarmc.compiler.metering import Purse
+    from swarmc.compiler.portal import Portal
+    from swarmc.contracts.completions import Sampling
+    from swarmc.contracts.money import BudgetPolicy
+    from swarmc.contracts.spec import LaneSpec
+
+    events = []
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            SqlLedger.open(f"sqlite:///{folder}/ledger.db") as ledger,
+            ledger.open_run("run", spec_id="sha256:" + "0" * 64, name="benchmark", budget=BudgetPolicy()) as lease,
+            OpenAIVenue(base_url=f"http://127.0.0.1:{port}/v1", model="counting") as venue,
+        ):
+            purse = Purse(ledger, "run", lease.epoch, "swarm", events.append)
+            lane = metered_lane(venue, LaneSpec(concurrency=concurrency), purse)
+            yield lane_lm(lane, "swarm", Portal(), Sampling(temperature_ppm=0, max_tokens=64)), events
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    main()
