@@ -11,6 +11,8 @@ export PREFECT_HOME ?= $(CURDIR)/.swarmc/prefect
 export PREFECT_SERVER_ANALYTICS_ENABLED ?= false
 export PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT ?= false
 export DO_NOT_TRACK ?= 1
+# Leases in files outlive the server; in memory, a restart would end live runs under a concurrency limit.
+export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE ?= prefect.server.concurrency.lease_storage.filesystem
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
 
 UI_HOST ?= 127.0.0.1

@@ -106,6 +106,8 @@ def main() -> None:
     """Entry point of the `swarmc` command."""
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if home := os.environ.get("PREFECT_HOME"):
+        Path(home).parent.mkdir(parents=True, exist_ok=True)  # Prefect makes no parents of its home.
     sys.path.insert(0, str(Path.cwd()))  # Programs are named relative to where the command is typed.
     app()
 
@@ -174,7 +176,7 @@ async def _setup() -> None:
     from flows.setup import setup as set_up
 
     for sentence in await set_up():
-        console.print(sentence, markup=False, highlight=False)
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 async def _runs(ledger_url: str | None) -> None:

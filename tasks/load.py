@@ -33,7 +33,7 @@ def read_inputs(spec: CompileSpec) -> Loaded:
     first = next(iter(program.predictors.values()))
     examples = load_examples(spec.dataset, first.inputs)
     splits = split_examples(examples, spec.split, spec.seed)
-    metric = load_metric(spec.metric)
+    metric = load_metric(spec.metric, [name for info in program.predictors.values() for name in info.outputs])
     metric.rehearse(splits.examples[splits.ids("train")[0]])
     return Loaded(program=program, metric=metric, splits=splits)
 

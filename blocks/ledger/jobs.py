@@ -107,6 +107,12 @@ def account(database: Database, run_id: str) -> Account:
     return Account(run_id=run_id, lines=tuple(line for line in lines if line.tally != Tally()))
 
 
+def bought_ids(database: Database, most: int) -> set[str] | None:
+    """The ids of all completions; `None` when there are more than `most`."""
+    rows = database.rows(select_sql(COMPLETIONS, "LIMIT ?", ("request_id",)), (most + 1,))
+    return {request_id for (request_id,) in rows} if len(rows) <= most else None
+
+
 def newest_runs(database: Database, limit: int) -> list[RunRecord]:
     """At most `limit` runs, the last created first."""
     return _records(database.rows(select_sql(RUNS, "ORDER BY created_at_us DESC, run_id LIMIT ?", _RECORD), (limit,)))

@@ -39,6 +39,8 @@ from swarmc.contracts.ports import RunLease
 GRACE_S = 0.25
 """Least time to try for a run: who looks whether it is owned holds its lock file for a moment."""
 POLL_S = 0.02
+MOST_IDS = 200_000
+"""Ids of completions that are kept in memory, some 30 MB: what is not among them need not be looked up."""
 STAGES = get_args(Stage)
 LANES = get_args(Lane)
 

@@ -116,6 +116,8 @@ def _example(row: Any, number: int, inputs: tuple[str, ...], spec: DatasetSpec) 
     if not isinstance(row, Mapping | dspy.Example):
         raise DatasetError(f"{spec.source}, row {number}: {type(row).__name__} instead of named fields")
     fields = {spec.rename.get(str(name), str(name)): value for name, value in dict(row).items()}
+    if len(fields) < len(dict(row)):
+        raise DatasetError(f"{spec.source}, row {number}: `dataset.rename` gives two columns one name; mend it")
     missing = [name for name in inputs if name not in fields]
     if missing:
         raise DatasetError(

@@ -44,7 +44,7 @@ def paired_difference(first_ppm: Sequence[int], second_ppm: Sequence[int]) -> Sc
     small or unanimous sample claims less. `mean_ppm` is the plain mean.
 
     >>> str(paired_difference([1_000_000] * 20, [0] * 20))
-    '1.000 [0.713, 1.000] (n=20)'
+    '1.000 [0.735, 1.000] (n=20)'
 
     Raises:
         ValueError: different lengths, or none.

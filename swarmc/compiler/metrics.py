@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import dspy
@@ -65,14 +65,19 @@ class Metric:
         return ppm(number)
 
 
-def load_metric(reference: str) -> Metric:
+def load_metric(reference: str, outputs: Collection[str] = ()) -> Metric:
     """`exact_match`, `contains`, or a user's function by `module:function` or `file.py:function`.
+
+    Args:
+        reference: Its name.
+        outputs: The program's output fields: of a dataset's other columns (an id, a comment) the built-in
+            metrics then take no notice. Empty: every column that is no input is a label.
 
     Raises:
         MetricError: it cannot be found, or is no function.
     """
     if reference in BUILT_IN:
-        return Metric(reference, BUILT_IN[reference])
+        return Metric(reference, _on_outputs(BUILT_IN[reference], frozenset(outputs)))
     if ":" not in reference:
         raise MetricError(f"no metric {reference!r}; use {', '.join(BUILT_IN)} or `module:function`")
     function = resolve(reference, MetricError, "the metric")
@@ -92,6 +97,21 @@ def contains(example: dspy.Example, prediction: Any) -> bool:
 
 
 BUILT_IN: dict[str, MetricFunction] = {"exact_match": exact_match, "contains": contains}
+
+
+def _on_outputs(function: MetricFunction, outputs: frozenset[str]) -> MetricFunction:
+    """The built-in metric, on those labels only that a program can give."""
+
+    def metric(example: dspy.Example, prediction: Any) -> bool:
+        kept = {name: value for name, value in example.items() if name in outputs}
+        if not kept:
+            raise MetricError(
+                f"the examples' labels ({', '.join(example.labels().keys())}) are none of the program's outputs "
+                f"({', '.join(sorted(outputs))}); map a column in `dataset.rename`"
+            )
+        return function(dspy.Example(**kept).with_inputs(), prediction)
+
+    return metric if outputs else function
 
 
 def _pairs(example: dspy.Example, prediction: Any) -> list[tuple[Any, Any]]:

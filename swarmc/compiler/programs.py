@@ -10,9 +10,11 @@ import pydantic
 
 from swarmc.compiler.references import resolve
 from swarmc.contracts.candidates import Candidate, Demo, PredictorInfo
-from swarmc.contracts.canonical import plain, unplain
+from swarmc.contracts.canonical import canonical_bytes, plain, unplain
 from swarmc.contracts.errors import ProgramError
 from swarmc.contracts.manifest import CompiledPredictor, CompiledProgram, FieldSpec
+
+PLAIN_TYPES = (str, int, float, bool)
 
 
 @dataclass(frozen=True)
@@ -170,13 +172,22 @@ def _describe(predictor: dspy.Predict) -> CompiledPredictor:
 
 def _field(name: str, info: pydantic.fields.FieldInfo) -> FieldSpec:
     extra: Any = info.json_schema_extra or {}
-    annotation = info.annotation
     return FieldSpec(
         name=name,
-        annotation=annotation.__name__ if isinstance(annotation, type) else str(annotation),
+        annotation=_annotation(info.annotation),
         description=str(extra.get("desc", "")),
         prefix=str(extra.get("prefix", "")),
     )
+
+
+def _annotation(annotation: Any) -> str:
+    """A type as text: a plain one by its name, any other by its JSON schema, which is what a model is told."""
+    if annotation in PLAIN_TYPES:
+        return annotation.__name__
+    try:
+        return canonical_bytes(plain(pydantic.TypeAdapter(annotation).json_schema())).decode()
+    except (pydantic.PydanticUserError, ValueError):
+        return str(annotation)
 
 
 def to_demo(example: Any) -> Demo:

@@ -49,7 +49,7 @@ def _module(where: str, reference: str, kind: type[SpecError], what: str) -> Mod
                 f"{what} {reference!r}: no module {where!r} here (python looked in {sys.path[:3]} ...)"
             ) from None
         raise kind(f"{what} {reference!r}: importing {where} needs the module {error.name!r}; install it") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise kind(f"{what} {reference!r}: importing {where} raised {type(error).__name__}: {error}") from error
 
 

@@ -1,9 +1,9 @@
 """One completion: what is asked, what comes back, what it used."""
 
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from swarmc.contracts.canonical import CanonicalText, Contract, content_id
 
@@ -107,14 +107,23 @@ class Usage(Contract):
         return -(-self.cost_msats // 1000)
 
 
+def _whole(text: str) -> str:
+    # Half a character has no bytes, so the answer could not be stored after it was paid for.
+    return text.encode("utf-8", "replace").decode()
+
+
+Answer = Annotated[str, AfterValidator(_whole)]
+"""A model's text; half characters in it become question marks."""
+
+
 class Completion(Contract):
     """What came back. `text` is empty when the model only called tools."""
 
-    text: str
+    text: Answer
     model: str
     usage: Usage = Usage()
     finish_reason: FinishReason = "stop"
     tool_calls: tuple[ToolCall, ...] = ()
-    reasoning: str = ""
+    reasoning: Answer = ""
     venue: str = ""
     latency_ms: int = Field(default=0, ge=0)

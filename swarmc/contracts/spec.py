@@ -97,7 +97,10 @@ def _one_list_for_all(value: object) -> object:
     return {"*": value} if isinstance(value, list | tuple) else value
 
 
-Instructions = Annotated[dict[str, tuple[str, ...]], BeforeValidator(_one_list_for_all)]
+Instructions = Annotated[
+    dict[str, tuple[str, ...]],
+    BeforeValidator(_one_list_for_all, json_schema_input_type=dict[str, tuple[str, ...]] | tuple[str, ...]),
+]
 
 
 class CompileSpec(_Asked):

@@ -79,8 +79,11 @@ async def test_a_run_of_a_live_process_is_fenced_and_of_a_dead_one_is_free(ledge
             assert await ledger.unfinished_run(process.SPEC_ID) is None
             holder.kill()
             holder.wait()
-            await asyncio.sleep(0.3)  # PostgreSQL notices in a moment
-            unfinished = await ledger.unfinished_run(process.SPEC_ID)
+            for _ in range(200):  # PostgreSQL notices in a moment
+                unfinished = await ledger.unfinished_run(process.SPEC_ID)
+                if unfinished is not None:
+                    break
+                await asyncio.sleep(0.02)
             assert unfinished is not None
             assert unfinished.run_id == "theirs"
             assert isinstance(await ledger.reserve(claim("mine", mine.epoch, 0)), Granted)

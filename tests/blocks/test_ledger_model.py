@@ -210,7 +210,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 def test_every_answer_and_every_account_is_the_models(ledger_url: str) -> None:
     some = settings(
-        max_examples=40, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+        max_examples=30, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow]
     )
     with asyncio.Runner() as runner:
         ledger = runner.run(SqlLedger.open(ledger_url).__aenter__())

@@ -152,3 +152,15 @@ def test_a_metric_is_found_by_name_by_module_and_by_file() -> None:
 def test_a_metric_that_is_not_there_is_named(reference: str, sentence: str) -> None:
     with pytest.raises(MetricError, match=sentence):
         load_metric(reference)
+
+
+def test_a_built_in_metric_takes_no_notice_of_columns_that_no_program_gives() -> None:
+    example = dspy.Example(question="2+2?", answer="four", id="row 7").with_inputs("question")
+    assert load_metric("exact_match").score_ppm(example, said("four")) == 0
+    assert load_metric("exact_match", ["answer"]).score_ppm(example, said("four")) == 1_000_000
+
+
+def test_labels_that_no_program_gives_are_named() -> None:
+    example = dspy.Example(question="2+2?", category="four").with_inputs("question")
+    with pytest.raises(MetricError, match=r"category.*answer.*dataset.rename"):
+        load_metric("exact_match", ["answer"]).rehearse(example)

@@ -214,4 +214,22 @@ def test_a_proposer_reads_the_programs_code() -> None:
 def test_typed_fields_are_described_by_their_type() -> None:
     program = load_program("text -> label: Literal['a', 'b'], price: float, tags: list[str]")
     annotations = [field.annotation for field in program.describe().predictors["self"].outputs]
-    assert annotations == ["typing.Literal['a', 'b']", "float", "list[str]"]
+    as_schemas = ['{"enum":["a","b"],"type":"string"}', "float", '{"items":{"type":"string"},"type":"array"}']
+    assert annotations == as_schemas
+
+
+def test_a_changed_constraint_of_a_type_changes_the_compiled_id(tmp_path: Path) -> None:
+    ids = set()
+    for limit in (5, 9):
+        path = tmp_path / f"rated_{limit}.py"
+        path.write_text(
+            "import dspy, pydantic\n"
+            "class Rated(pydantic.BaseModel):\n"
+            f"    stars: int = pydantic.Field(le={limit})\n"
+            "class Rate(dspy.Signature):\n"
+            "    text: str = dspy.InputField()\n"
+            "    rated: Rated = dspy.OutputField()\n"
+        )
+        described = load_program(f"{path}:Rate").describe().model_copy(update={"program": "the same"})
+        ids.add(described.content_id)
+    assert len(ids) == 2
