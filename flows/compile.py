@@ -12,8 +12,9 @@ from prefect.runtime import flow_run
 from blocks.ledger.find import find_ledger
 from blocks.sinks import ArtifactSink
 from blocks.stores import find_store
-from flows.lanes import find_venues, open_lanes
-from swarmc.compiler.evaluation import Evaluator, make_adapter
+from flows.lanes import calm_interpreter, find_venues, open_lanes
+from swarmc.compiler.adapters import make_adapter
+from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.optimizers import OPTIMIZERS
 from swarmc.compiler.planning import Plan, Sizes, affordable_trials, calls_per_run, plan
@@ -34,7 +35,7 @@ from tasks.validate import validate
 
 MAX_OPENINGS = 50
 FENCE_WAIT_S = 15.0
-RUNS_PER_CALL_SLOT = 2
+RUNS_PER_CALL_SLOT = 3
 
 watchers: ContextVar[tuple[Sink, ...]] = ContextVar("watchers", default=())
 """Further sinks for runs of this process, e.g. the terminal's."""
@@ -105,6 +106,7 @@ class _Compile:
     emit: Emit
 
     async def run(self) -> Recorded:
+        calm_interpreter()
         found = await find_venues(self.spec.lanes)
         sentences = {lane: venue.sentence for lane, venue in found.items()}
         self._note("; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items()))

@@ -1,5 +1,6 @@
 """Open the lanes of a run: each venue once, behind its limits, its retries and the meter."""
 
+import gc
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from swarmc.contracts.ports import Ledger, RunLease, Venue
 from swarmc.contracts.spec import LaneSpec
 
 DRAIN_GRACE_S = 10.0
+RESERVED_PER_PLACE = 2
 USED_LANES: tuple[Lane, ...] = ("swarm", "teacher", "propose", "validation")
 
 
@@ -29,6 +31,17 @@ class FoundVenue:
 
     block: VenueBlock
     sentence: str
+
+
+def calm_interpreter() -> None:
+    """Set Python's collector for what a compile does: millions of small records, on top of large libraries.
+
+    Measured with `benchmarks/overhead.py`: without it the collector walks the imported libraries
+    again and again, for a fifth of all CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 async def find_venues(lanes: Mapping[Lane, LaneSpec]) -> dict[Lane, FoundVenue]:
@@ -75,9 +88,14 @@ async def open_lanes(
 
 
 def metered_lane(venue: Venue, spec: LaneSpec, purse: Purse) -> Remembered:
-    """Read, or else: retry, wait for a free place, reserve, buy, settle."""
-    limited = Limited(Metered(venue, purse), concurrency=spec.concurrency, rate_per_s=spec.rate_per_s)
-    return Remembered(Retried(limited, attempts=spec.attempts), purse)
+    """Read, or else: retry, reserve, wait for a free place, buy, settle.
+
+    A call that is being reserved or settled leaves its place in flight to another; so more may be
+    reserved than are in flight, but not many more, because a kill loses what is reserved.
+    """
+    in_flight = Limited(venue, concurrency=spec.concurrency, rate_per_s=spec.rate_per_s)
+    reserved = Limited(Metered(in_flight, purse), concurrency=RESERVED_PER_PLACE * spec.concurrency)
+    return Remembered(Retried(reserved, attempts=spec.attempts), purse)
 
 
 def _sampling(spec: LaneSpec) -> Sampling:

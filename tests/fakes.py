@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import dspy
 
+from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.datasets import split_examples
 from swarmc.compiler.engine import lane_lm
-from swarmc.compiler.evaluation import Evaluator, make_adapter
+from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metrics import load_metric
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program

@@ -7,7 +7,7 @@ ledger, which is an error of the run and never a 0.
 import asyncio
 import contextvars
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -178,13 +178,3 @@ async def gather_or_cancel(awaitables: Any) -> list[Any]:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         raise
-
-
-def make_adapter(kind: str, *, json_fallback: bool) -> dspy.Adapter:
-    """DSPy's adapter of that kind: `chat`, `json` or `xml`."""
-    adapters: dict[str, Callable[[], dspy.Adapter]] = {
-        "chat": lambda: dspy.ChatAdapter(use_json_adapter_fallback=json_fallback),
-        "json": dspy.JSONAdapter,
-        "xml": lambda: dspy.XMLAdapter(use_json_adapter_fallback=json_fallback),
-    }
-    return adapters[kind]()

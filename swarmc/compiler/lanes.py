@@ -115,19 +115,24 @@ class Retried:
         Raises:
             VenueError: the last attempt's, or the first that is not retryable.
         """
+        try:
+            return await self._attempt(request, 1)
+        except VenueError as error:
+            if self._attempts == 1 or not self._may_pass(error):
+                raise
+            return await self._again(request, error)
+
+    async def _again(self, request: CompletionRequest, first: VenueError) -> Completion:
+        """Go on after a first attempt, which most calls end with: the machinery for more is made only here."""
         attempts = 0
 
         async def attempt() -> Completion:
             nonlocal attempts
             attempts += 1
-            try:
-                return await self._venue.complete(request)
-            except VenueError as error:
-                if self._on_failure is not None:
-                    self._on_failure(request, error, attempts)
-                raise
+            if attempts == 1:
+                raise first
+            return await self._attempt(request, attempts)
 
-        # One for each call: it keeps the state of the call that it is in.
         retrying = AsyncRetrying(
             stop=stop_after_attempt(self._attempts),
             wait=self._wait_s,
@@ -135,6 +140,14 @@ class Retried:
             reraise=True,
         )
         return await retrying(attempt)
+
+    async def _attempt(self, request: CompletionRequest, number: int) -> Completion:
+        try:
+            return await self._venue.complete(request)
+        except VenueError as error:
+            if self._on_failure is not None:
+                self._on_failure(request, error, number)
+            raise
 
     def _may_pass(self, error: BaseException) -> bool:
         return (

@@ -18,6 +18,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 PPM = 1_000_000
 """Parts per million in one: the unit of every score and every fraction that is hashed."""
 
+UNTHREADED_BYTES = 2047
+MANY_BYTES = 1 << 16
+
 CONTENT_ID_PATTERN = r"^sha256:[0-9a-f]{64}$"
 ContentId = Annotated[str, Field(pattern=CONTENT_ID_PATTERN)]
 """`sha256:` and 64 hex digits: the hash of a record's canonical bytes, or of a file's bytes."""
@@ -85,7 +88,12 @@ def canonical_bytes(value: JsonValue) -> bytes:
 
 def content_id(data: bytes) -> str:
     """`sha256:` and the hex digest of `data`."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    # Above this size hashlib lets other threads run meanwhile, and to get back in takes longer than to hash a prompt.
+    step = UNTHREADED_BYTES if len(data) < MANY_BYTES else len(data)
+    for start in range(0, len(data), step):
+        digest.update(data[start : start + step])
+    return "sha256:" + digest.hexdigest()
 
 
 def plain(value: Any) -> JsonValue:
@@ -141,15 +149,15 @@ def unplain(value: JsonValue) -> Any:
 
 
 def _refuse_floats(value: JsonValue) -> None:
-    match value:
-        case float():
-            raise ValueError(f"{value!r} is a float; hashed records hold integers (`ppm`) or tagged data (`plain`)")
-        case dict():
-            for item in value.values():
-                _refuse_floats(item)
-        case list():
-            for item in value:
-                _refuse_floats(item)
+    left = [value]
+    while left:  # A loop over plain types: this stands in the way of every call.
+        item = left.pop()
+        if isinstance(item, dict):
+            left.extend(item.values())
+        elif isinstance(item, list):
+            left.extend(item)
+        elif isinstance(item, float):
+            raise ValueError(f"{item!r} is a float; hashed records hold integers (`ppm`) or tagged data (`plain`)")
 
 
 def _must_be_canonical(text: str) -> str:

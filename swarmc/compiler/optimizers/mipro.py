@@ -91,7 +91,7 @@ class _Search:
                 if len(in_flight) == self._bench.spec.parallel_trials:
                     await self._tell(*in_flight.popleft())
                 asked = self._ask()
-                in_flight.append((asked, asyncio.create_task(self._score(asked))))
+                in_flight.append((asked, asyncio.create_task(self._score(asked.candidate, asked.example_ids))))
             while in_flight:
                 await self._tell(*in_flight.popleft())
             finalists = await self._halve()
@@ -120,12 +120,13 @@ class _Search:
         size = min(self._bench.spec.minibatch, len(self._order))
         start = tally.asked * size
         tally.asked += 1
-        # Asked again beyond the last example, a combination is read from the ledger for nothing.
-        examples = self._order[start : start + size] or self._order[:size]
-        return _Asked(trial, choice, candidate, examples)
+        # Asked again beyond the last example, there is nothing left to learn of a combination.
+        return _Asked(trial, choice, candidate, self._order[start : start + size])
 
-    async def _score(self, asked: _Asked) -> dict[str, int]:
-        evaluation = await self._bench.evaluate(asked.candidate, asked.example_ids)
+    async def _score(self, candidate: Candidate, example_ids: Sequence[str]) -> dict[str, int]:
+        if not example_ids:
+            return {}
+        evaluation = await self._bench.evaluate(candidate, example_ids)
         return {outcome.example_id: outcome.score_ppm for outcome in evaluation.outcomes}
 
     async def _tell(self, asked: _Asked, task: asyncio.Task[dict[str, int]]) -> None:
@@ -143,12 +144,15 @@ class _Search:
     async def _halve(self) -> list[tuple[Candidate, Score]]:
         """Score the best few on all search examples, so that a lucky minibatch does not decide."""
         best = self._ranking()[: self._bench.spec.halving]
-        evaluations = await gather_or_cancel(self._bench.evaluate(candidate, self._order) for candidate, _ in best)
-        for (candidate, _), evaluation in zip(best, evaluations, strict=True):
-            tally = self._tallies[candidate.content_id]
-            tally.scores_ppm = {outcome.example_id: outcome.score_ppm for outcome in evaluation.outcomes}
+        found = await gather_or_cancel(self._score(candidate, self._missing(candidate)) for candidate, _ in best)
+        for (candidate, _), scores in zip(best, found, strict=True):
+            self._tallies[candidate.content_id].scores_ppm.update(scores)
         kept = {candidate.content_id for candidate, _ in best}
         return [entry for entry in self._ranking() if entry[0].content_id in kept]
+
+    def _missing(self, candidate: Candidate) -> list[str]:
+        known = self._tallies[candidate.content_id].scores_ppm
+        return [key for key in self._order if key not in known]
 
     def _ranking(self) -> list[tuple[Candidate, Score]]:
         """Every combination that was told, best first; of equals, the one with more examples, then the earlier."""
