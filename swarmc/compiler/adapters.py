@@ -23,7 +23,7 @@ class _OnePrefix:
     def format_system_message(self, signature: Any) -> str:
         return self._once((signature,), lambda: super(_OnePrefix, self).format_system_message(signature))  # type: ignore[misc]
 
-    def format_demos(self, signature: Any, demos: list[Any]) -> list[dict[str, Any]]:
+    def format_demos(self, signature: Any, demos: list[Any]) -> list[Any]:
         if not demos:
             return []
         made = self._once(
