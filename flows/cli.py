@@ -154,7 +154,7 @@ def _run(work: Coroutine[Any, Any, int | None]) -> None:
 
 def _complain(error: SwarmcError) -> None:
     errors.print(f"[bold red]error[/bold red] ({error.code}): ", end="")
-    errors.print(str(error), markup=False, highlight=False)
+    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
 
 
 async def _compile(spec: CompileSpec, fresh: bool, run: str | None) -> int:

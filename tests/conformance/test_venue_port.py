@@ -20,6 +20,7 @@ from swarmc.compiler.lanes import Limited, Retried
 from swarmc.contracts.completions import CompletionRequest, Message, Sampling
 from swarmc.contracts.errors import VenueError
 from swarmc.contracts.ports import Venue
+from tests.fakes import AnsweringVenue
 
 TESTS = Path(__file__).parents[1]
 KEY = "sk-a-key-that-nobody-may-see"
@@ -42,7 +43,6 @@ def module(path: Path) -> ModuleType:
 
 
 SCRIPTS = module(TESTS / "blocks/venues/scripted_server.py")
-AnsweringVenue = module(TESTS / "compiler/conftest.py").AnsweringVenue
 
 
 @pytest.fixture(scope="module")
