@@ -5,13 +5,16 @@ pool of runs that were awaited together, instead of one sequential bootstrap per
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from swarmc.compiler.evaluation import gather_or_cancel
 from swarmc.contracts.candidates import Candidate, Demo, Demonstration, PredictorChoice
 from swarmc.contracts.canonical import ppm
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.ports import Workbench
+
+MOST_DISTINCT = 8
+"""Sets whose worth of runs is bootstrapped; further sets mix the same runs anew, for nothing."""
 
 DemoSets = dict[str, tuple[tuple[Demo, ...], ...]]
 
@@ -25,7 +28,7 @@ async def bootstrap_pool(bench: Workbench) -> list[Demonstration]:
     spec = bench.spec
     if spec.max_bootstrapped_demos == 0:
         return []
-    wanted = list(bench.ids("train"))[: spec.demo_sets * spec.max_bootstrapped_demos]
+    wanted = list(bench.ids("train"))[: min(spec.demo_sets, MOST_DISTINCT) * spec.max_bootstrapped_demos]
     runs = await gather_or_cancel(_attempt(bench, example_id) for example_id in wanted)
     threshold = ppm(spec.bootstrap_threshold)
     return [run for run in runs if run is not None and run.demos and run.score_ppm >= threshold]
@@ -75,6 +78,14 @@ def _draw(bench: Workbench, pool: Sequence[Demonstration], rng: random.Random) -
     drawn = {}
     for name in bench.predictors:
         demos = [run.demos[name] for run in runs if name in run.demos]
-        demos += [demo for key in fill if (demo := bench.labelled(key).get(name))]
-        drawn[name] = tuple(demos)
+        labelled = [demo for key in fill if (demo := bench.labelled(key).get(name))]
+        drawn[name] = (*demos, *(labelled or _spare(pool, used, len(fill), name, rng)))
     return drawn
+
+
+def _spare(
+    pool: Sequence[Demonstration], used: Collection[str], count: int, name: str, rng: random.Random
+) -> list[Demo]:
+    """For a predictor that no label fits (a step in between): further program runs instead."""
+    others = [run.demos[name] for run in pool if run.example_id not in used and name in run.demos]
+    return rng.sample(others, min(count, len(others)))

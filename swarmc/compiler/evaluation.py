@@ -19,7 +19,7 @@ from swarmc.compiler.intervals import mean_score
 from swarmc.compiler.metrics import Metric
 from swarmc.compiler.programs import Program, to_demo
 from swarmc.compiler.scope import Scope, scoped
-from swarmc.contracts.candidates import Candidate, Demo, Demonstration, Evaluation, Outcome
+from swarmc.contracts.candidates import Attempt, Candidate, Demo, Demonstration, Evaluation, Outcome
 from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import MetricError, VenueError, first_swarmc_error
 
@@ -33,6 +33,7 @@ class Run:
 
     outcome: Outcome
     trace: tuple[tuple[Any, dict[str, Any], Any], ...] = ()
+    feedback: str = ""
 
 
 class Evaluator:
@@ -73,7 +74,9 @@ class Evaluator:
     def adapter(self) -> dspy.Adapter:
         return self._adapter
 
-    async def evaluate(self, candidate: Candidate, example_ids: Sequence[str], *, lane: Lane = "swarm") -> Evaluation:
+    async def evaluate(
+        self, candidate: Candidate, example_ids: Sequence[str], *, lane: Lane = "swarm", rollout_id: int = 0
+    ) -> Evaluation:
         """Score a candidate on examples, awaited concurrently.
 
         Raises:
@@ -82,7 +85,7 @@ class Evaluator:
             MetricError: the metric returned what is no score.
         """
         module = self._module(candidate)
-        runs = await gather_or_cancel(self._run(module, key, lane, 0, keep_trace=False) for key in example_ids)
+        runs = await gather_or_cancel(self._run(module, key, lane, rollout_id, keep_trace=False) for key in example_ids)
         outcomes = tuple(run.outcome for run in runs)
         return Evaluation(
             candidate_id=candidate.content_id,
@@ -97,12 +100,20 @@ class Evaluator:
         """
         module = self._module(candidate)
         run = await self._run(module, example_id, "teacher", rollout_id, keep_trace=True)
-        names = {id(predictor): name for name, predictor in module.named_predictors()}
-        demos: dict[str, Demo] = {}
-        for predictor, inputs, prediction in run.trace:
-            if (name := names.get(id(predictor))) is not None:
-                demos[name] = to_demo({**inputs, **dict(prediction), "augmented": True})
-        return Demonstration(example_id=example_id, score_ppm=run.outcome.score_ppm, demos=demos)
+        return Demonstration(example_id=example_id, score_ppm=run.outcome.score_ppm, demos=_steps(module, run))
+
+    async def attempt(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Attempt:
+        """Score a candidate on one example with the calls of `evaluate`, and keep what was asked, answered and said."""
+        module = self._module(candidate)
+        run = await self._run(module, example_id, "swarm", rollout_id, keep_trace=True)
+        example = self._examples[example_id]
+        return Attempt(
+            example_id=example_id,
+            score_ppm=run.outcome.score_ppm,
+            feedback=run.outcome.failure or run.feedback,
+            expected=to_demo(dict(example.labels())).fields,
+            steps=_steps(module, run),
+        )
 
     def close(self) -> None:
         """Let the threads of a synchronous program go."""
@@ -132,7 +143,8 @@ class Evaluator:
             if scope.failures:
                 # The program swallowed it; its answer was made without the model's.
                 raise scope.failures[0]
-        return Run(self._score(key, example, prediction), tuple(trace or ()))
+        outcome, feedback = self._score(key, example, prediction)
+        return Run(outcome, tuple(trace or ()), feedback)
 
     async def _call(self, module: dspy.Module, inputs: dict[str, Any]) -> Any:
         if self._threads is None:
@@ -141,13 +153,24 @@ class Evaluator:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(module, **inputs))
 
-    def _score(self, key: str, example: dspy.Example, prediction: Any) -> Outcome:
+    def _score(self, key: str, example: dspy.Example, prediction: Any) -> tuple[Outcome, str]:
         try:
-            return Outcome(example_id=key, score_ppm=self._metric.score_ppm(example, prediction))
+            score_ppm, feedback = self._metric.judge(example, prediction)
+            return Outcome(example_id=key, score_ppm=score_ppm), feedback
         except MetricError:
             raise
         except Exception as error:  # noqa: BLE001 - a user's metric may raise anything
-            return Outcome(example_id=key, score_ppm=0, failure=_reason("the metric", error))
+            return Outcome(example_id=key, score_ppm=0, failure=_reason("the metric", error)), ""
+
+
+def _steps(module: dspy.Module, run: Run) -> dict[str, Demo]:
+    """What each predictor was asked and answered; of one that was called several times, the last call."""
+    names = {id(predictor): name for name, predictor in module.named_predictors()}
+    steps: dict[str, Demo] = {}
+    for predictor, inputs, prediction in run.trace:
+        if (name := names.get(id(predictor))) is not None:
+            steps[name] = to_demo({**inputs, **dict(prediction), "augmented": True})
+    return steps
 
 
 def _failed(key: str, error: Exception, scope: Scope) -> Outcome:

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import dspy
@@ -35,8 +35,13 @@ class Metric:
             MetricError: it returned what is no score.
             Exception: whatever the function raises; the caller decides what that means.
         """
+        return self.judge(example, prediction)[0]
+
+    def judge(self, example: dspy.Example, prediction: Any) -> tuple[int, str]:
+        """The score, and the feedback that came with it (empty when none did). Raises as `score_ppm`."""
         value = self._function(example, prediction, None) if self._takes_trace else self._function(example, prediction)
-        return self._checked(value)
+        said = dict(value) if isinstance(value, dspy.Prediction | Mapping) else {}
+        return self._checked(said.get("score", value)), str(said.get("feedback") or "")
 
     def rehearse(self, example: dspy.Example) -> None:
         """Score an example's own gold answer, so that a broken metric is found before anything is bought.
@@ -56,10 +61,9 @@ class Metric:
             ) from error
 
     def _checked(self, value: Any) -> int:
-        score = getattr(value, "score", None) if isinstance(value, dspy.Prediction) else value
-        number = _as_float(score)
+        number = _as_float(value)
         if number is None:
-            raise MetricError(f"the metric {self.name!r} returned {score!r}; return a bool or a number from 0 to 1")
+            raise MetricError(f"the metric {self.name!r} returned {value!r}; return a bool or a number from 0 to 1")
         if not math.isfinite(number) or not 0 <= number <= 1:
             raise MetricError(f"the metric {self.name!r} returned {number!r}; scale it so that it is from 0 to 1")
         return ppm(number)

@@ -6,6 +6,7 @@ ends where the answers happened to be. So trials are planned to fit, and validat
 
 from dataclasses import dataclass
 
+from swarmc.compiler.demonstrations import MOST_DISTINCT
 from swarmc.contracts.money import Account, Budget, BudgetPolicy, Tally
 from swarmc.contracts.spec import SearchSpec
 
@@ -33,7 +34,7 @@ class Plan:
 
 def plan(spec: SearchSpec, sizes: Sizes, trials: int, calls_per_run: int) -> Plan:
     """What the stages will ask for at most."""
-    runs = min(spec.demo_sets * spec.max_bootstrapped_demos, sizes.train)
+    runs = bootstrap_runs(spec, sizes)
     return Plan(
         bootstrap=runs * calls_per_run if spec.max_bootstrapped_demos else 0,
         propose=sizes.predictors * spec.instructions + 1,
@@ -62,14 +63,21 @@ def affordable_trials(spec: SearchSpec, sizes: Sizes, budget: BudgetPolicy, acco
 def calls_per_run(spec: SearchSpec, sizes: Sizes, account: Account) -> int:
     """Calls of one program run: what bootstrap needed, or one a predictor before anything ran."""
     tally = account.by_stage().get("bootstrap", Tally())
-    runs = min(spec.demo_sets * spec.max_bootstrapped_demos, sizes.train)
+    runs = bootstrap_runs(spec, sizes)
     seen = -(-(tally.calls + tally.reused) // runs) if runs else 0
     return max(seen, sizes.predictors)
 
 
+def bootstrap_runs(spec: SearchSpec, sizes: Sizes) -> int:
+    """Program runs that demonstrations are made from."""
+    return min(min(spec.demo_sets, MOST_DISTINCT) * spec.max_bootstrapped_demos, sizes.train)
+
+
 def _search_calls(spec: SearchSpec, sizes: Sizes, trials: int, per_run: int) -> int:
     minibatch = min(spec.minibatch, sizes.search)
-    return (trials * minibatch + min(spec.halving, trials) * sizes.search) * per_run
+    # The race gives its last runs to the best few; TPE scores them on all search examples besides.
+    full = min(spec.halving, trials) * sizes.search if spec.sampler == "tpe" else 0
+    return (trials * minibatch + full) * per_run
 
 
 def _validate_calls(spec: SearchSpec, sizes: Sizes, per_run: int) -> int:

@@ -71,6 +71,12 @@ class LanguageModelProposer:
         self._lm = evaluator.lm("propose").copy(temperature=PROPOSAL_TEMPERATURE)
         self._summary: asyncio.Task[str] | None = None
 
+    async def prepare(self) -> None:
+        """Have the data summarised, once. Raises nothing: what went wrong is raised by `propose`."""
+        if self._summary is None:
+            self._summary = asyncio.ensure_future(self._summarize())
+        await asyncio.wait([self._summary])
+
     async def propose(self, name: str, info: PredictorInfo, demos: Sequence[Demo], count: int) -> list[str]:
         """Up to `count` distinct instructions, in an order that does not depend on timing.
 
@@ -80,9 +86,9 @@ class LanguageModelProposer:
             BudgetExhausted: they could not all be bought.
             VenueError: the lane stayed down.
         """
-        if self._summary is None:
-            self._summary = asyncio.ensure_future(self._summarize())
-        summary = await self._summary
+        await self.prepare()
+        assert self._summary is not None
+        summary = self._summary.result()
         found: dict[str, None] = {}
         asked = 0
         for _ in range(MAX_ROUNDS):
@@ -124,6 +130,25 @@ class LanguageModelProposer:
                     raise scope.failures[0] from None
                 raise
         return str(getattr(answer, field, "") or "").strip()
+
+
+async def ask_plainly(evaluator: Evaluator, prompt: str, rollout_id: int) -> str:
+    """The `propose` lane's answer to a prompt that is no signature's.
+
+    Raises:
+        BudgetExhausted: the call could not be bought.
+        VenueError: the lane stayed down.
+    """
+    lm = evaluator.lm("propose").copy(temperature=PROPOSAL_TEMPERATURE)
+    with scoped(rollout_id=rollout_id) as scope, dspy.context(trace=None, disable_history=True):
+        try:
+            answers = await lm.acall(prompt=prompt)
+        except Exception:
+            if scope.failures:
+                raise scope.failures[0] from None
+            raise
+    first = answers[0] if answers else ""
+    return (first if isinstance(first, str) else str(first.get("text") or "")).strip()
 
 
 def template_instructions(info: PredictorInfo, labels: Sequence[str], count: int) -> list[str]:

@@ -7,8 +7,9 @@ from swarmc.compiler.datasets import Splits
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.programs import to_demo
-from swarmc.compiler.proposing import LanguageModelProposer, template_instructions
+from swarmc.compiler.proposing import LanguageModelProposer, ask_plainly, template_instructions
 from swarmc.contracts.candidates import (
+    Attempt,
     Candidate,
     Demo,
     Demonstration,
@@ -86,11 +87,15 @@ class Bench:
                 demos[name] = to_demo(fields)
         return demos
 
-    async def evaluate(self, candidate: Candidate, example_ids: Sequence[str]) -> Evaluation:
-        return await self.evaluator.evaluate(candidate, example_ids)
+    async def evaluate(self, candidate: Candidate, example_ids: Sequence[str], *, rollout_id: int = 0) -> Evaluation:
+        return await self.evaluator.evaluate(candidate, example_ids, rollout_id=rollout_id)
 
     async def demonstrate(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Demonstration:
         return await self.evaluator.demonstrate(candidate, example_id, rollout_id=rollout_id)
+
+    async def prepare(self) -> None:
+        if self._proposer is not None:
+            await self._proposer.prepare()
 
     async def instructions(self, predictor: str, demos: Sequence[Demo]) -> Sequence[str]:
         info = self._predictors[predictor]
@@ -102,6 +107,12 @@ class Bench:
         elif self.job.proposer == "template":
             proposed = template_instructions(info, self._classes(info), count)
         return [text for text in dict.fromkeys([*by_hand, *proposed]) if text != info.instruction]
+
+    async def attempt(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Attempt:
+        return await self.evaluator.attempt(candidate, example_id, rollout_id=rollout_id)
+
+    async def write(self, prompt: str, *, rollout_id: int = 0) -> str:
+        return await ask_plainly(self.evaluator, prompt, rollout_id)
 
     def tell_trial(self, trial: Trial) -> None:
         self.best_ppm = max(self.best_ppm, trial.score.mean_ppm)

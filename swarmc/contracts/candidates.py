@@ -91,6 +91,24 @@ class Demonstration(Contract):
     demos: dict[str, Demo]
 
 
+class Attempt(Contract):
+    """A program run with what a reflection on it needs.
+
+    Attributes:
+        example_id: The example.
+        score_ppm: Its score.
+        feedback: What the metric said, or why the run failed; empty when neither said anything.
+        expected: The example's labels.
+        steps: What each predictor was asked and answered (its last call).
+    """
+
+    example_id: ContentId
+    score_ppm: Ppm
+    feedback: str
+    expected: dict[str, JsonValue]
+    steps: dict[str, Demo]
+
+
 class Pools(Contract):
     """What a search chooses from, by predictor: instructions and demonstration sets.
 
@@ -124,7 +142,7 @@ class Trial(Contract):
 
 
 class SearchResult(Contract):
-    """How a search went. `finalists` are distinct, best first, each with its score on all search examples."""
+    """How a search went. `finalists` are distinct, best first, each with its score on the search examples it met."""
 
     trials: tuple[Trial, ...]
     finalists: tuple[tuple[Candidate, Score], ...]

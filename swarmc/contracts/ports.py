@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from swarmc.contracts.candidates import (
+    Attempt,
     Candidate,
     Demo,
     Demonstration,
@@ -210,8 +211,10 @@ class Workbench(Protocol):
         """A demonstration straight from the example's own labels, for predictors whose fields it has."""
         ...
 
-    async def evaluate(self, candidate: Candidate, example_ids: Sequence[ContentId]) -> Evaluation:
-        """Score a candidate.
+    async def evaluate(
+        self, candidate: Candidate, example_ids: Sequence[ContentId], *, rollout_id: int = 0
+    ) -> Evaluation:
+        """Score a candidate; another `rollout_id` is another sample.
 
         Raises:
             BudgetExhausted: not all of it could be bought. What was bought is kept in the ledger.
@@ -222,8 +225,20 @@ class Workbench(Protocol):
         """Run a candidate in the teacher's lane and keep its trace. Raises as `evaluate`."""
         ...
 
+    async def prepare(self) -> None:
+        """Do what `instructions` needs first, beside other work. Raises nothing; `instructions` then does."""
+        ...
+
     async def instructions(self, predictor: str, demos: Sequence[Demo]) -> Sequence[str]:
         """Hand-written and proposed instructions for a predictor, distinct, without its own. Raises as `evaluate`."""
+        ...
+
+    async def attempt(self, candidate: Candidate, example_id: ContentId, *, rollout_id: int = 0) -> Attempt:
+        """Score a candidate on one example as `evaluate` does (the same calls), and keep what was said."""
+        ...
+
+    async def write(self, prompt: str, *, rollout_id: int = 0) -> str:
+        """What the `propose` lane's model answers to a plain prompt. Raises as `evaluate`."""
         ...
 
     def tell_trial(self, trial: Trial) -> None:

@@ -73,7 +73,18 @@ class SearchSpec(_Asked):
         default=30, ge=1, le=10_000, description="Combinations of instruction and demonstrations to try"
     )
     minibatch: int = Field(default=35, ge=1, description="Search examples per trial")
-    parallel_trials: int = Field(default=4, ge=1, le=256, description="Trials in flight at once; part of the result")
+    sampler: Literal["surrogate", "tpe"] = Field(
+        default="tpe",
+        description="Who chooses what to try: Optuna's TPE with whole minibatches, or an additive surrogate racing "
+        "example by example. Both spend trials x minibatch program runs",
+    )
+    visit: int = Field(default=4, ge=1, description="Examples a combination meets each time the surrogate chooses it")
+    in_flight: int = Field(
+        default=32, ge=1, le=4_096, description="Program runs in flight at once (surrogate); part of the result"
+    )
+    parallel_trials: int = Field(
+        default=4, ge=1, le=256, description="Trials in flight at once (TPE); part of the result"
+    )
     instructions: int = Field(default=12, ge=1, le=200, description="Instructions to propose per predictor")
     demo_sets: int = Field(
         default=8, ge=1, le=200, description="Demonstration sets per predictor, the empty one included"
@@ -88,7 +99,11 @@ class SearchSpec(_Asked):
         default=1.0, ge=0, le=1, description="Least score of a run that may become a demonstration"
     )
     halving: int = Field(
-        default=6, ge=1, le=100, description="Best trials that are scored again on all search examples"
+        default=6,
+        ge=1,
+        le=100,
+        description="Best trials that get the last fifth of the runs (surrogate), or are scored again on all search "
+        "examples (TPE)",
     )
     finalists: int = Field(default=3, ge=1, le=50, description="Candidates that meet on the validation examples")
 
@@ -124,7 +139,7 @@ class CompileSpec(_Asked):
         default={"swarm": LaneSpec()},
         description="`swarm` is needed; `propose` and `teacher` default to it",
     )
-    optimizer: Literal["MIPROv2"] = Field(default="MIPROv2", description="How to search")
+    optimizer: Literal["MIPROv2", "COPRO", "GEPA", "Pareto"] = Field(default="MIPROv2", description="How to search")
     search: SearchSpec = SearchSpec()
     proposer: Literal["lm", "template", "none"] = Field(
         default="lm", description="Who writes instructions: a model, a template (for models that cannot), or only you"

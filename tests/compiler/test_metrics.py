@@ -45,7 +45,7 @@ def test_a_score_is_taken_in_parts_per_million(value: Any, parts: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [None, "1", "yes", b"1", [1.0], {"score": 1}, math.nan, math.inf, -math.inf, -0.01, 1.01, 2, 100, Fraction(1, 2),
+    [None, "1", "yes", b"1", [1.0], {"points": 1}, math.nan, math.inf, -math.inf, -0.01, 1.01, 2, 100, Fraction(1, 2),
      1j, ..., 10**400, np.float64("nan"), np.array([0.5, 0.5]), np.array([0.5]), np.str_("one"), np.int64(2),
      dspy.Prediction(score=None), dspy.Prediction(score=1.5), dspy.Prediction(feedback="no score")],
     ids=lambda value: repr(value)[:24],

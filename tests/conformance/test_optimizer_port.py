@@ -1,4 +1,4 @@
-"""The law of optimizers, over every registered one."""
+"""Every optimizer: finds what is there, repeats itself, keeps to its runs, and keeps the best when money ends."""
 
 import asyncio
 import random
@@ -7,127 +7,163 @@ import dspy
 import pytest
 
 from swarmc.compiler.optimizers import OPTIMIZERS
+from swarmc.compiler.optimizers.copro import unfenced
+from swarmc.compiler.optimizers.pareto import prompt_length
 from swarmc.compiler.scope import current_scope
 from swarmc.contracts.candidates import Pools
 from swarmc.contracts.errors import BudgetExhausted, VenueError
-from tests.fakes import AnsweringVenue, make_bench
 
 GOOD = "Answer with the parity of the number."
-INSTRUCTIONS = ["Do the task.", GOOD, "Answer with a colour.", "Say nothing."]
-SEARCH = {"trials": 20, "minibatch": 10, "instructions": 3, "demo_sets": 4, "max_bootstrapped_demos": 2}
+HANDS = ["Do the task.", "Answer with a colour.", "Say nothing."]
+SEARCH = {"trials": 20, "minibatch": 12, "instructions": 3, "demo_sets": 4, "max_bootstrapped_demos": 2, "in_flight": 8}
+SEARCH["sampler"] = "surrogate"  # TPE has its own plan; tests/compiler/test_samplers.py holds both to the law
+ALL = sorted(OPTIMIZERS)
+WRITERS = ["COPRO", "GEPA"]
 
-pytestmark = pytest.mark.parametrize("name", list(OPTIMIZERS))
 
-
-def numbered(count=120):
+def numbered(count=300):
     return [dspy.Example(question=f"q{i}", answer=str(i % 2)).with_inputs("question") for i in range(count)]
 
 
-def question(message):
-    return message.content.split("]]\n")[1].split("\n")[0]
+def is_task(request):
+    return "]]\nq" in request.messages[-1].content
 
 
-def needs_the_good_instruction_and_demos(request):
-    """Right when the good instruction is there and demonstrations are; else right now and then."""
-    knows = GOOD in request.messages[0].content and len(request.messages) > 2
-    luck = random.Random(request.request_id).random() < (0.95 if knows else 0.3)
-    number = int(question(request.messages[-1])[1:])
+def model(request):
+    """Right when the good instruction is there, else now and then; asked to write, it writes the good one."""
+    if not is_task(request):
+        luck = random.Random(request.request_id).random()
+        return {"text": f"```\n{GOOD if luck < 0.5 else 'Answer at random.'}\n```"}
+    number = int(request.messages[-1].content.split("]]\nq")[1].split("\n")[0])
+    luck = random.Random(request.request_id).random() < (0.95 if GOOD in request.messages[0].content else 0.3)
     return {"answer": str(number % 2 if luck else 9)}
 
 
-class Jittery(AnsweringVenue):
-    """Answers in another order every time."""
-
-    async def complete(self, request):
-        await asyncio.sleep(random.random() * 0.01)
-        return await super().complete(request)
-
-
-def bench_on(venue, **changes):
-    return make_bench(venue, numbered(), **{"instructions": INSTRUCTIONS, "search": SEARCH, **changes})
-
-
-async def compiled(name, bench):
+async def compile_once(name, bench):
     optimizer = OPTIMIZERS[name]()
     demo_sets = await optimizer.bootstrap(bench)
     pools = Pools(instructions=await optimizer.propose(bench, demo_sets), demo_sets=demo_sets)
     return pools, await optimizer.search(bench, pools, bench.spec.trials)
 
 
-async def test_the_good_instruction_with_demonstrations_wins(name):
-    bench = bench_on(AnsweringVenue(needs_the_good_instruction_and_demos))
-    _, result = await compiled(name, bench)
+def hands_of(name):
+    return HANDS if name in WRITERS else [*HANDS, GOOD]
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_the_good_instruction_wins(venue_of, make_bench, name):
+    bench = make_bench(venue_of(model), numbered(), instructions=hands_of(name), search=SEARCH)
+    _, result = await compile_once(name, bench)
+    assert result.ended == "completed"
     winner, score = result.finalists[0]
     assert winner.predictors["self"].instruction == GOOD
-    assert winner.predictors["self"].demos
     assert score.mean > 0.8
+    assert len({candidate.content_id for candidate, _ in result.finalists}) == len(result.finalists)
 
 
-async def test_answers_in_another_order_give_the_same_trials(name):
-    results = set()
-    for kind in (AnsweringVenue, Jittery, Jittery):
-        bench = bench_on(kind(needs_the_good_instruction_and_demos))
-        results.add((await compiled(name, bench))[1].canonical())
-    assert len(results) == 1
+@pytest.mark.parametrize("name", ALL)
+async def test_answers_in_another_order_give_the_same_result(venue_of, make_bench, name):
+    class Jittery(venue_of):
+        async def complete(self, request):
+            await asyncio.sleep(random.random() * 0.01)
+            return await super().complete(request)
+
+    found = []
+    for kind in (venue_of, Jittery):
+        bench = make_bench(kind(model), numbered(), instructions=hands_of(name), search=SEARCH)
+        found.append((await compile_once(name, bench))[1].canonical())
+    assert found[0] == found[1]
 
 
-async def test_another_seed_searches_differently(name):
-    found = set()
-    for seed in (1, 2):
-        bench = bench_on(AnsweringVenue(needs_the_good_instruction_and_demos), seed=seed)
-        found.add((await compiled(name, bench))[1].content_id)
-    assert len(found) == 2
+@pytest.mark.parametrize("name", ALL)
+async def test_no_run_is_asked_for_beyond_the_plan_or_twice(venue_of, make_bench, name):
+    venue = venue_of(model)
+    search = {**SEARCH, "max_bootstrapped_demos": 0}
+    bench = make_bench(venue, numbered(), instructions=hands_of(name), search=search)
+    await compile_once(name, bench)
+    runs = sum(is_task(request) for request in venue.asked)
+    planned = SEARCH["trials"] * SEARCH["minibatch"]
+    # A race of instructions alone is over when one is left; the others always find something to learn.
+    assert runs <= planned if name == "COPRO" else runs == planned
+    assert len({request.request_id for request in venue.asked}) == len(venue.asked)
 
 
-@pytest.mark.parametrize("calls", [0, 15, 95, 200])
-async def test_a_budget_that_runs_out_keeps_the_best_so_far(name, calls):
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("calls", [3, 70, 95])
+async def test_money_that_runs_out_ends_it_with_the_best_so_far(venue_of, make_bench, name, calls):
     def until_broke(request):
         if len(venue.asked) > calls:
             error = BudgetExhausted("no more", scope="run")
             current_scope().failures.append(error)
             raise error
-        return needs_the_good_instruction_and_demos(request)
+        return model(request)
 
-    venue = AnsweringVenue(until_broke)
-    bench = bench_on(venue, concurrency=1, search={**SEARCH, "max_bootstrapped_demos": 0})
-    _, result = await compiled(name, bench)
+    venue = venue_of(until_broke)
+    search = {**SEARCH, "max_bootstrapped_demos": 0}
+    bench = make_bench(venue, numbered(), instructions=hands_of(name), search=search)
+    _, result = await compile_once(name, bench)
     assert result.ended == "budget"
-    assert bool(result.finalists) == bool(result.trials) == (calls >= 10)
+    assert bool(result.finalists) == (calls > 3)
 
 
-async def test_a_venue_that_goes_down_is_an_error(name):
-    def goes_down(request):
-        if len(venue.asked) > 60:
-            raise VenueError("gone", retryable=True)
-        return needs_the_good_instruction_and_demos(request)
+@pytest.mark.parametrize("name", ALL)
+async def test_a_venue_that_is_down_is_an_error_and_not_a_score(venue_of, make_bench, name):
+    def down(request):
+        error = VenueError("nobody answers")
+        current_scope().failures.append(error)
+        raise error
 
-    venue = AnsweringVenue(goes_down)
-    with pytest.raises(VenueError):
-        await compiled(name, bench_on(venue))
-
-
-async def test_the_first_of_every_pool_is_the_programs_own(name):
-    bench = bench_on(AnsweringVenue(needs_the_good_instruction_and_demos))
-    pools, result = await compiled(name, bench)
-    assert pools.baseline == bench.own
-    assert bench.own.content_id in {trial.candidate_id for trial in result.trials}
+    search = {**SEARCH, "max_bootstrapped_demos": 0}
+    bench = make_bench(venue_of(down), numbered(), instructions=HANDS, search=search)
+    with pytest.raises(VenueError, match="nobody answers"):
+        await compile_once(name, bench)
 
 
-async def test_no_example_is_answered_with_itself_as_a_demonstration(name):
-    venue = AnsweringVenue(needs_the_good_instruction_and_demos)
-    bench = bench_on(venue)
-    await OPTIMIZERS[name]().bootstrap(bench)
-    assert venue.asked
-    for asked in venue.asked:
-        assert question(asked.messages[-1]) not in [question(message) for message in asked.messages[1:-1:2]]
+@pytest.mark.parametrize("name", ALL)
+async def test_a_killed_search_ends_as_if_nothing_had_happened_and_asks_nothing_twice(venue_of, make_bench, name):
+    paid = {}
+
+    def bought_once(request):
+        if request.request_id not in paid:
+            if len(paid) == dies_at:
+                current_scope().failures.append(VenueError("killed"))
+                raise current_scope().failures[0]
+            paid[request.request_id] = model(request)
+        return paid[request.request_id]
+
+    async def compiled():
+        bench = make_bench(venue_of(bought_once), numbered(), instructions=hands_of(name), search=SEARCH)
+        return (await compile_once(name, bench))[1].canonical()
+
+    dies_at = -1
+    whole, asked = await compiled(), set(paid)
+    paid.clear()
+    dies_at = len(asked) // 2
+    with pytest.raises(VenueError, match="killed"):
+        await compiled()
+    dies_at = -1
+    assert await compiled() == whole
+    assert set(paid) == asked
 
 
-async def test_validation_and_test_examples_are_never_asked(name):
-    venue = AnsweringVenue(needs_the_good_instruction_and_demos)
-    bench = bench_on(venue)
-    await compiled(name, bench)
-    allowed = {bench.splits.examples[key].question for split in ("train", "search") for key in bench.ids(split)}
-    assert {question(asked.messages[-1]) for asked in venue.asked} <= allowed
-    for split in ("validation", "test"):
-        with pytest.raises(KeyError, match="not for optimizers"):
-            bench.ids(split)
+async def test_what_pareto_hands_on_is_shorter_the_worse_it_scores(venue_of, make_bench):
+    bench = make_bench(venue_of(model), numbered(), instructions=hands_of("Pareto"), search={**SEARCH, "finalists": 9})
+    _, result = await compile_once("Pareto", bench)
+    lengths = [prompt_length(candidate) for candidate, _ in result.finalists]
+    assert lengths == sorted(set(lengths), reverse=True)
+
+
+async def test_gepa_shows_the_metrics_feedback_or_what_was_expected(venue_of, make_bench):
+    venue = venue_of(model)
+    bench = make_bench(venue, numbered(), search=SEARCH)
+    await compile_once("GEPA", bench)
+    prompts = [request.messages[-1].content for request in venue.asked if not is_task(request)]
+    assert prompts
+    assert all("answer: expected" in prompt for prompt in prompts)
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"), [("x ```\na b\n``` y", "a b"), (" bare ", "bare"), ("``` open", "``` open")]
+)
+def test_a_written_instruction_is_what_stands_in_the_fence(answer, text):
+    assert unfenced(answer) == text

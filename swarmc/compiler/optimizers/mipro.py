@@ -1,9 +1,10 @@
-"""MIPROv2 (Opsahl-Ong et al. 2024): instructions x demonstration sets, searched by Optuna's TPE.
+"""MIPROv2 (Opsahl-Ong et al. 2024): instructions x demonstration sets, searched by a surrogate or by TPE.
 
-Differs from DSPy's where measurement said so: bootstrap and proposals are awaited together; trials
-overlap; all trials share one order of examples, so that they are compared on the same ones; a
-combination that is asked again gets further examples instead of the same; there are no periodic
-full evaluations, only one of the best few at the end.
+Differs from DSPy's where measurement said so: bootstrap and proposals are awaited together; all
+combinations share one order of examples, so that they are compared on the same ones; a combination
+that is asked again gets further examples instead of the same; there are no full evaluations. With
+the surrogate combinations race example by example, and the last part of the runs goes to the best
+few; with TPE whole minibatches overlap, and the best few are scored on all search examples.
 """
 
 import asyncio
@@ -12,11 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from swarmc.compiler.demonstrations import DemoSets, bootstrap_pool, build_demo_sets
 from swarmc.compiler.evaluation import gather_or_cancel
 from swarmc.compiler.intervals import mean_score
+from swarmc.compiler.race import Race, Unit
+from swarmc.compiler.sampler import OUTCOMES, SurrogateSampler
 from swarmc.contracts.candidates import Candidate, Demo, Pools, Score, SearchResult, Trial
+from swarmc.contracts.canonical import PPM
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.ports import Workbench
 
@@ -29,7 +34,8 @@ class MIPROv2:
     name = "MIPROv2"
 
     async def bootstrap(self, bench: Workbench) -> DemoSets:
-        return build_demo_sets(bench, await bootstrap_pool(bench))
+        pool, _ = await asyncio.gather(bootstrap_pool(bench), bench.prepare())
+        return build_demo_sets(bench, pool)
 
     async def propose(
         self, bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
@@ -41,7 +47,120 @@ class MIPROv2:
         return found
 
     async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
-        return await _Search(bench, pools).run(trials)
+        if bench.spec.sampler == "tpe":
+            return await _Search(bench, pools).run(trials)
+        return await _Racing(bench, pools, trials * min(bench.spec.minibatch, len(bench.ids("search")))).run()
+
+
+FINAL_SHARE = 0.2
+FINAL_OPTIMISM = 0.5
+
+
+@dataclass(eq=False)
+class _Visit:
+    """A trial of the race: one combination on its next few examples."""
+
+    trial: optuna.trial.Trial
+    choice: Choice
+    entry: int
+    left: int
+    waiting: int = 0
+    outcomes: dict[str, float] = field(default_factory=dict)
+
+
+class _Racing:
+    """A race that the surrogate steers. Implements the race's `Policy`.
+
+    A visit that was told becomes one trial of the study: its value is the visit's mean, its
+    attribute `outcomes` holds the scores by example. For the last `FINAL_SHARE` of the runs only
+    the `halving` best combinations are chosen from.
+    """
+
+    def __init__(self, bench: Workbench, pools: Pools, runs: int) -> None:
+        self._bench = bench
+        self._pools = pools
+        self._space = _space(pools)
+        self._asked: dict[str, BaseDistribution] = dict(self._space)
+        self._sampler = SurrogateSampler(self._space, seed=bench.seed)
+        self._study = _new_study(self._sampler, pools)
+        self._race = Race(bench, bench.ids("search"), in_flight=bench.spec.in_flight, units=runs)
+        self._current: _Visit | None = None
+        self._visits: dict[Unit, _Visit] = {}
+        self._unfinished: list[_Visit] = []
+        self._entry_of: dict[tuple[int, ...], int] = {}
+        self._trials: list[Trial] = []
+
+    async def run(self) -> SearchResult:
+        ended = await self._race.run(self)
+        for visit in self._unfinished:
+            if visit.outcomes:
+                self._end(visit)
+        entries = [self._race.entries[self._entry_of[choice]] for choice, _ in self._sampler.ranking()]
+        finalists = [(entry.candidate, entry.score) for entry in entries if entry.scores_ppm]
+        return SearchResult(
+            trials=tuple(self._trials), finalists=tuple(finalists[: self._bench.spec.finalists]), ended=ended
+        )
+
+    def choose(self, race: Race) -> int | None:
+        """The combination being visited, else the sampler's next; nobody when all have met all examples."""
+        if self._sampler.only is None and race.asked >= race.units * (1 - FINAL_SHARE):
+            self._begin_final()
+        visit = self._current
+        if visit is None or visit.left == 0 or not race.is_open(visit.entry):
+            visit = self._current = self._visit(race) if self._sampler.has_open() else None
+        if visit is None:
+            return None
+        visit.left -= 1
+        visit.waiting += 1
+        entry = race.entries[visit.entry]
+        self._visits[Unit(visit.entry, entry.asked, race.order[entry.asked], 0)] = visit
+        if entry.asked + 1 == len(race.order):
+            self._sampler.closed.add(self._sampler.choice_of(visit.trial.params))
+            visit.left = 0
+        return visit.entry
+
+    def told(self, race: Race, unit: Unit, score_ppm: int) -> None:  # noqa: ARG002 - the port's
+        """Count a score for its visit; a visit that ended is told to the study."""
+        visit = self._visits.pop(unit)
+        visit.outcomes[unit.example_id] = score_ppm / PPM
+        visit.waiting -= 1
+        if visit.left == 0 and visit.waiting == 0:
+            self._unfinished.remove(visit)
+            self._end(visit)
+
+    def _visit(self, race: Race) -> _Visit:
+        trial = self._study.ask(self._asked)
+        choice = {}
+        for name in self._pools.instructions:
+            instruction, demos = _keys(name)
+            choice[name] = (trial.params[instruction], trial.params[demos])
+        entry = race.enter(self._pools.candidate(choice))
+        self._entry_of[self._sampler.choice_of(trial.params)] = entry
+        visit = _Visit(trial, choice, entry, self._bench.spec.visit)
+        self._unfinished.append(visit)
+        return visit
+
+    def _end(self, visit: _Visit) -> None:
+        visit.trial.set_user_attr(OUTCOMES, visit.outcomes)
+        self._study.tell(visit.trial, sum(visit.outcomes.values()) / len(visit.outcomes))
+        entry = self._race.entries[visit.entry]
+        trial = Trial(
+            number=visit.trial.number,
+            choice=visit.choice,
+            candidate_id=entry.candidate.content_id,
+            score=entry.score,
+        )
+        self._trials.append(trial)
+        self._bench.tell_trial(trial)
+
+    def _begin_final(self) -> None:
+        """From now on only the best few are chosen; a visit that was begun ends where it is."""
+        best = self._sampler.ranking(FINAL_OPTIMISM)[: self._bench.spec.halving]
+        if not best:
+            return
+        self._sampler.only = {choice for choice, _ in best}
+        if self._current is not None:
+            self._current.left = 0
 
 
 @dataclass
@@ -76,12 +195,8 @@ class _Search:
         self._tallies: dict[str, _Tally] = {}
         self._candidates: dict[str, Candidate] = {}
         self._trials: list[Trial] = []
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._study = optuna.create_study(
-            direction="maximize",
-            sampler=optuna.samplers.TPESampler(seed=bench.seed, multivariate=True, constant_liar=True),
-        )
-        self._study.enqueue_trial({key: 0 for name in pools.instructions for key in _keys(name)})
+        sampler = optuna.samplers.TPESampler(seed=bench.seed, multivariate=True, constant_liar=True)
+        self._study = _new_study(sampler, pools)
 
     async def run(self, count: int) -> SearchResult:
         in_flight: deque[tuple[_Asked, asyncio.Task[dict[str, int]]]] = deque()
@@ -162,6 +277,24 @@ class _Search:
             if tally.scores_ppm
         ]
         return sorted(told, key=lambda entry: (-entry[1].mean_ppm, -entry[1].count))
+
+
+def _new_study(sampler: optuna.samplers.BaseSampler, pools: Pools) -> optuna.Study:
+    """A study in memory whose first trial is the uncompiled program."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    study.enqueue_trial({key: 0 for name in pools.instructions for key in _keys(name)})
+    return study
+
+
+def _space(pools: Pools) -> dict[str, CategoricalDistribution]:
+    """Optuna's parameters: by predictor, the indices of its instructions and of its demonstration sets."""
+    space = {}
+    for name in pools.instructions:
+        instruction, demos = _keys(name)
+        space[instruction] = CategoricalDistribution(tuple(range(len(pools.instructions[name]))))
+        space[demos] = CategoricalDistribution(tuple(range(len(pools.demo_sets[name]))))
+    return space
 
 
 def _keys(name: str) -> tuple[str, str]:

@@ -1,0 +1,238 @@
+"""GEPA (Agrawal et al. 2025): instructions rewritten by reflection on runs, parents chosen from a Pareto front.
+
+The `gepa` package's own loop, reflection prompt, Pareto rule and merge; every evaluation is ours. It
+runs in a thread; its adapter awaits our runs on the compile's loop. A run that was made is never made
+again, and the last run that the plan allows is the last: the package alone would finish the set it is at.
+"""
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, cast
+
+from gepa.api import optimize
+from gepa.core.adapter import EvaluationBatch
+
+from swarmc.compiler.evaluation import gather_or_cancel
+from swarmc.compiler.intervals import mean_score
+from swarmc.contracts.candidates import (
+    Attempt,
+    Candidate,
+    Demo,
+    Pools,
+    PredictorChoice,
+    Score,
+    SearchResult,
+    Trial,
+)
+from swarmc.contracts.canonical import PPM
+from swarmc.contracts.errors import BudgetExhausted, SwarmcError
+from swarmc.contracts.ports import Workbench
+
+T = TypeVar("T")
+FULL_SETS = 8
+FEWEST_SCORED = 20
+REFLECTED = 3
+
+
+class GEPA:
+    """Implements the `Optimizer` port. Demonstrations stay the program's own."""
+
+    name = "GEPA"
+
+    async def bootstrap(self, bench: Workbench) -> dict[str, tuple[tuple[Demo, ...], ...]]:
+        return {name: (choice.demos,) for name, choice in bench.own.predictors.items()}
+
+    async def propose(
+        self,
+        bench: Workbench,
+        demo_sets: Mapping[str, Sequence[Sequence[Demo]]],  # noqa: ARG002 - the port's
+    ) -> dict[str, tuple[str, ...]]:
+        return {name: (info.instruction,) for name, info in bench.predictors.items()}
+
+    async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
+        runs = trials * min(bench.spec.minibatch, len(bench.ids("search")))
+        scored_on = bench.ids("search")[: max(FEWEST_SCORED, runs // FULL_SETS)]
+        adapter = _Adapter(bench, pools.baseline, runs, asyncio.get_running_loop(), scored_on)
+        try:
+            ended = await asyncio.to_thread(adapter.evolve)
+        finally:
+            adapter.stop()
+        ranking = sorted(adapter.scored(), key=lambda one: -one[1].low_ppm)
+        return SearchResult(trials=tuple(adapter.trials), finalists=tuple(ranking[: bench.spec.finalists]), ended=ended)
+
+
+class _Spent(Exception):
+    """The planned runs are used up."""
+
+
+@dataclass(frozen=True)
+class _Silent:
+    """The package's log; the compile's events say what there is to say."""
+
+    def log(self, message: str) -> None:
+        """Nothing."""
+
+
+class _Adapter:
+    """What the `gepa` package asks of a system (its `GEPAAdapter`), answered by the workbench.
+
+    Args:
+        bench: Where candidates run.
+        baseline: The program's own text.
+        runs: Program runs that may be made.
+        loop: The compile's loop.
+        scored_on: The examples that every accepted candidate is scored on.
+    """
+
+    propose_new_texts = None
+
+    def __init__(
+        self,
+        bench: Workbench,
+        baseline: Candidate,
+        runs: int,
+        loop: asyncio.AbstractEventLoop,
+        scored_on: Sequence[str],
+    ) -> None:
+        self.trials: list[Trial] = []
+        self._bench = bench
+        self._baseline = baseline
+        self._runs = runs
+        self._loop = loop
+        self._scored_on = tuple(scored_on)
+        self._attempts: dict[tuple[str, str], Attempt] = {}
+        self._candidates: dict[str, Candidate] = {}
+        self._reflections = 0
+        self._failure: Exception | None = None
+
+    def stop(self) -> None:
+        """Let the thread end at its next evaluation: whoever waited for it may be gone."""
+        self._failure = self._failure or _Spent()
+
+    def evolve(self) -> Literal["completed", "budget"]:
+        """Run the package's loop until the runs are used up. `completed`, or `budget` when money ended it."""
+        try:
+            optimize(
+                seed_candidate={name: one.instruction for name, one in self._baseline.predictors.items()},
+                trainset=list(self._bench.ids("train")),
+                valset=list(self._scored_on),
+                adapter=cast("Any", self),
+                reflection_lm=self._reflect,
+                reflection_minibatch_size=min(REFLECTED, len(self._bench.ids("train"))),
+                use_merge=len(self._baseline.predictors) > 1,
+                stop_callbacks=self._stop,
+                logger=_Silent(),
+                seed=self._bench.seed,
+                raise_on_exception=True,
+            )
+        except (_Spent, SwarmcError) as error:
+            self._failure = self._failure or error
+        if isinstance(self._failure, BudgetExhausted):
+            return "budget"
+        if self._failure is not None and not isinstance(self._failure, _Spent):
+            raise self._failure
+        return "completed"
+
+    def evaluate(
+        self, batch: list[str], candidate: dict[str, str], capture_traces: bool = False
+    ) -> EvaluationBatch[Attempt, Attempt]:
+        """Attempts on examples; those that were made before are free.
+
+        Raises:
+            _Spent: the plan allows only some of them; those are made.
+        """
+        text = self._dressed(candidate)
+        key = text.content_id
+        self._candidates[key] = text
+        new = [one for one in dict.fromkeys(batch) if (key, one) not in self._attempts]
+        allowed = new[: self._runs - len(self._attempts)]
+        try:
+            if self._failure is not None:
+                raise self._failure
+            self._await(self._make(text, allowed))
+            if len(allowed) < len(new):
+                raise _Spent
+        except (_Spent, SwarmcError) as error:
+            self._failure = error
+            raise
+        attempts = [self._attempts[key, one] for one in batch]
+        if tuple(batch) == self._scored_on:
+            self._tell(text)
+        scores = [attempt.score_ppm / PPM for attempt in attempts]
+        return EvaluationBatch(outputs=attempts, scores=scores, trajectories=attempts if capture_traces else None)
+
+    def make_reflective_dataset(
+        self,
+        candidate: dict[str, str],  # noqa: ARG002 - the package's
+        eval_batch: EvaluationBatch[Attempt, Attempt],
+        components_to_update: list[str],
+    ) -> Mapping[str, Sequence[Mapping[str, object]]]:
+        """What each predictor was asked, what it answered, and what was said about it."""
+        return {
+            name: [_record(attempt, self._bench.predictors[name].inputs, name) for attempt in eval_batch.outputs]
+            for name in components_to_update
+        }
+
+    def scored(self) -> list[tuple[Candidate, Score]]:
+        """Every candidate with its score on those of the scored examples that it met."""
+        found = []
+        for key, candidate in self._candidates.items():
+            scores = [self._attempts[key, one].score_ppm for one in self._scored_on if (key, one) in self._attempts]
+            if scores:
+                found.append((candidate, mean_score(scores)))
+        return found
+
+    def _dressed(self, candidate: Mapping[str, str]) -> Candidate:
+        return Candidate(
+            predictors={
+                name: PredictorChoice(instruction=candidate[name], demos=one.demos)
+                for name, one in self._baseline.predictors.items()
+            }
+        )
+
+    async def _make(self, text: Candidate, example_ids: Sequence[str]) -> None:
+        async def one(example_id: str) -> None:
+            self._attempts[text.content_id, example_id] = await self._bench.attempt(text, example_id)
+
+        await gather_or_cancel(one(example_id) for example_id in example_ids)
+
+    def _reflect(self, prompt: str | list[dict[str, object]]) -> str:
+        """The package's reflection prompt, answered by the `propose` lane. The package swallows what this raises."""
+        self._reflections += 1
+        try:
+            return self._await(self._bench.write(str(prompt), rollout_id=self._reflections))
+        except SwarmcError as error:
+            self._failure = error
+            raise
+
+    def _stop(self, gepa_state: Any) -> bool:  # noqa: ARG002 - the package's
+        return self._failure is not None or len(self._attempts) >= self._runs
+
+    def _await(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _tell(self, text: Candidate) -> None:
+        scores = [self._attempts[text.content_id, one].score_ppm for one in self._scored_on]
+        number = list(self._candidates).index(text.content_id)
+        trial = Trial(
+            number=len(self.trials),
+            choice=dict.fromkeys(text.predictors, (number, 0)),
+            candidate_id=text.content_id,
+            score=mean_score(scores),
+        )
+        self.trials.append(trial)
+        self._loop.call_soon_threadsafe(self._bench.tell_trial, trial)
+
+
+def _record(attempt: Attempt, inputs: Sequence[str], name: str) -> dict[str, object]:
+    """One example of the reflection prompt."""
+    fields = attempt.steps[name].fields if name in attempt.steps else {}
+    wanted = "; ".join(f"{label}: expected {value}" for label, value in attempt.expected.items())
+    verdict = f"score {attempt.score_ppm / PPM:.2f}. "
+    said = attempt.feedback or ("" if attempt.score_ppm == PPM else wanted)
+    return {
+        "Inputs": {key: value for key, value in fields.items() if key in inputs},
+        "Generated Outputs": {key: value for key, value in fields.items() if key not in inputs},
+        "Feedback": verdict + said,
+    }
