@@ -1,6 +1,9 @@
 """What the command line shows of runs, scores and costs."""
 
+import os
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
@@ -18,7 +21,8 @@ def present_result(console: Console, recorded: Recorded, account: Account) -> in
     _present(console, recorded.manifest, recorded.address)
     console.print()
     present_account(console, account)
-    console.print(f"\nthe whole account again: swarmc cost {recorded.manifest.run_id[:8]}", highlight=False)
+    again = f"{_command()} cost {recorded.manifest.run_id[:8]}"
+    console.print(f"\nthe account again: {again}", highlight=False, soft_wrap=True)
     return 0 if recorded.manifest.scorecard.truth_score else BudgetExhausted.exit_code
 
 
@@ -61,6 +65,14 @@ def _present(console: Console, manifest: CompiledModuleManifest, address: str) -
     console.print(table)
     console.print(f"compiled id  {manifest.compiled_id}", highlight=False, soft_wrap=True)
     console.print(f"manifest     {address}", highlight=False, soft_wrap=True)
+
+
+def _command() -> str:
+    """The command as it was typed, with the home it was given: another home has another ledger."""
+    home = os.environ.get("SWARMC_HOME")
+    typed = Path(sys.argv[0])
+    program = os.path.relpath(typed) if typed.name == "swarmc" else "python -m flows"
+    return f"SWARMC_HOME={home} {program}" if home else program
 
 
 def _score(score: Score | None) -> tuple[str, str, str]:

@@ -77,6 +77,10 @@ class Progress:
         if self.current is None:
             return "starting"
         stage = self.stages[self.current]
+        if self.current == "record" and stage.ended == "completed":
+            return (
+                f"done: {sum(stage.calls for stage in self.stages.values()):,} calls, {self.spent_msats:,} msats spent"
+            )
         parts = [f"{self.current}: {stage.calls:,} calls"]
         if stage.replayed:
             parts.append(f"{stage.replayed:,} of them already paid for")
