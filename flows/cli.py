@@ -190,13 +190,15 @@ async def _runs(ledger_url: str | None) -> None:
 async def _show(prefix: str, ledger_url: str | None) -> None:
     from blocks.ledger.find import find_ledger
     from blocks.stores import read_uri
+    from blocks.stores.addresses import root_of
     from flows.present import present_manifest
 
     async with find_ledger(ledger_url) as ledger:
         record: RunRecord = await ledger.find_run(prefix)
     if record.manifest_uri is None:
         raise SpecError(f"run {record.run_id} is {record.state} and has no manifest yet; see `swarmc cost {prefix}`")
-    present_manifest(console, await read_uri(record.manifest_uri), record.manifest_uri)
+    address = f"{root_of(record.manifest_uri).removeprefix('file://')}/runs/{record.run_id}/manifest.json"
+    present_manifest(console, await read_uri(record.manifest_uri), address)
 
 
 async def _cost(prefix: str, ledger_url: str | None) -> None:

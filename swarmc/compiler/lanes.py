@@ -10,6 +10,7 @@ from typing import final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from swarmc.compiler.around import Around
 from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.errors import VenueError
 from swarmc.contracts.ports import Venue
@@ -22,7 +23,7 @@ LONGEST_WAIT_S = 60.0
 
 
 @final
-class Limited:
+class Limited(Around):
     """A venue that is asked by so many at once, and so often a second.
 
     Starts are spaced evenly: after a pause there is no burst, and a late start is not made up for.
@@ -37,21 +38,10 @@ class Limited:
     def __init__(self, venue: Venue, concurrency: int, rate_per_s: float | None = None) -> None:
         if concurrency < 1 or (rate_per_s is not None and rate_per_s <= 0):
             raise ValueError(f"concurrency {concurrency} and rate {rate_per_s} let no call through; give more than 0")
-        self._venue = venue
+        super().__init__(venue)
         self._places = asyncio.Semaphore(concurrency)
         self._interval_s = None if rate_per_s is None else 1 / rate_per_s
         self._next_start_s = 0.0
-
-    @property
-    def name(self) -> str:
-        return self._venue.name
-
-    @property
-    def model(self) -> str:
-        return self._venue.model
-
-    def quote(self, request: CompletionRequest) -> int:
-        return self._venue.quote(request)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Wait for a place and for the time to start, then ask. Errors are the venue's."""
@@ -69,7 +59,7 @@ class Limited:
 
 
 @final
-class Retried:
+class Retried(Around):
     """A venue that is asked again when it failed in a way that may pass.
 
     Between attempts it waits a random time up to a limit that doubles ("full jitter"), at least as
@@ -92,22 +82,11 @@ class Retried:
         first_wait_s: float = FIRST_WAIT_S,
         longest_wait_s: float = LONGEST_WAIT_S,
     ) -> None:
-        self._venue = venue
+        super().__init__(venue)
         self._attempts = attempts
         self._on_failure = on_failure
         self._longest_wait_s = longest_wait_s
         self._jitter = wait_random_exponential(multiplier=first_wait_s, max=longest_wait_s)
-
-    @property
-    def name(self) -> str:
-        return self._venue.name
-
-    @property
-    def model(self) -> str:
-        return self._venue.model
-
-    def quote(self, request: CompletionRequest) -> int:
-        return self._venue.quote(request)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Ask, and ask again.

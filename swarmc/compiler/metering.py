@@ -10,6 +10,7 @@ import asyncio
 from dataclasses import dataclass
 from time import time
 
+from swarmc.compiler.around import Around
 from swarmc.compiler.scope import Scope, current_scope
 from swarmc.contracts.completions import Completion, CompletionRequest, Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError, VenueError
@@ -32,23 +33,12 @@ class Purse:
     emit: Emit
 
 
-class Metered:
+class Metered(Around):
     """A venue that buys only what its purse allows, and settles every answer before anybody sees it."""
 
     def __init__(self, venue: Venue, purse: Purse) -> None:
-        self._venue = venue
+        super().__init__(venue)
         self._purse = purse
-
-    @property
-    def name(self) -> str:
-        return self._venue.name
-
-    @property
-    def model(self) -> str:
-        return self._venue.model
-
-    def quote(self, request: CompletionRequest) -> int:
-        return self._venue.quote(request)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Reserve, buy, settle.
@@ -111,24 +101,13 @@ class Metered:
         )
 
 
-class Remembered:
+class Remembered(Around):
     """A venue that reads what was ever bought, and buys the same thing once however often it is asked."""
 
     def __init__(self, venue: Venue, purse: Purse) -> None:
-        self._venue = venue
+        super().__init__(venue)
         self._purse = purse
         self._buying: dict[str, asyncio.Task[Completion]] = {}
-
-    @property
-    def name(self) -> str:
-        return self._venue.name
-
-    @property
-    def model(self) -> str:
-        return self._venue.model
-
-    def quote(self, request: CompletionRequest) -> int:
-        return self._venue.quote(request)
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """The completion, read or bought. Errors are those of `Metered`, and are left in the scope too.

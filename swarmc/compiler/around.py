@@ -1,0 +1,26 @@
+"""What every wrapper of a venue passes on unchanged."""
+
+from swarmc.contracts.completions import CompletionRequest
+from swarmc.contracts.ports import Venue
+
+
+class Around:
+    """The name, the model and the prices of the venue inside. A wrapper adds its own `complete`, and overrides nothing.
+
+    Args:
+        venue: The venue inside, itself a wrapper maybe.
+    """
+
+    def __init__(self, venue: Venue) -> None:
+        self._venue = venue
+
+    @property
+    def name(self) -> str:
+        return self._venue.name
+
+    @property
+    def model(self) -> str:
+        return self._venue.model
+
+    def quote(self, request: CompletionRequest) -> int:
+        return self._venue.quote(request)
