@@ -5,9 +5,12 @@ import random
 import signal
 import time
 from collections import Counter
+from uuid import UUID
 
 import pytest
+from prefect.client.orchestration import get_client
 
+from blocks.ledger import SqlLedger
 from flows.lanes import RESERVED_PER_PLACE
 from swarmc.contracts.spec import LaneSpec
 
@@ -88,3 +91,18 @@ def test_ctrl_c_loses_nothing(swarmc, counting_server, write_spec, tmp_path):
     done = swarmc("compile", spec)
     assert done.returncode == 0, done.stdout + done.stderr
     assert max(bodies(log).values()) == 1
+
+
+async def test_a_run_that_the_server_forgot_keeps_its_account(swarmc, manifest_of, counted, write_spec, on_server):
+    port, log = counted
+    spec = str(write_spec(port))
+    kill_when(swarmc.start("compile", spec), lambda: len(bodies(log)) >= 40)
+    async with SqlLedger.open(f"sqlite:///{swarmc.home}/ledger.db") as ledger:
+        (killed,) = await ledger.runs()
+    async with get_client() as client:
+        await client.delete_flow_run(UUID(killed.run_id))
+    done = swarmc("compile", spec)
+    assert done.returncode == 0, done.stdout + done.stderr
+    manifest = manifest_of(done)
+    assert manifest["run_id"] == killed.run_id
+    assert manifest["details"]["calls"] == len(bodies(log))
