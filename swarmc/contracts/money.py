@@ -13,7 +13,7 @@ RunState = Literal["running", "completed", "failed", "stopped"]
 
 
 class Budget(Contract):
-    """Caps on one purse. `None` means no cap. Zero means nothing may be bought.
+    """Caps on one purse. `None` means no cap. Zero calls: nothing may be bought; zero msats: nothing that costs.
 
     A lost call (asked, but its answer never came: a crash, a hang) counts in full against both
     caps, because it may have been billed.
