@@ -17,7 +17,9 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import arun_deployment
 
 from blocks.ledger.find import find_ledger
+from flows.lanes import RESERVED_PER_PLACE
 from flows.setup import WORK_POOL, Recovery, setup
+from swarmc.contracts.spec import LaneSpec
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
@@ -102,9 +104,9 @@ async def test_a_killed_process_is_replaced_and_nothing_settled_is_bought_twice(
         bought = [receipt.request_id async for receipt in ledger.receipts(str(run.id))]
         total = (await ledger.account(str(run.id))).total
     assert len(bought) == len(set(bought)) == total.calls == len(answers(log))
-    assert answers(log).total() - len(bought) <= total.lost <= spec_concurrency(spec)
+    assert answers(log).total() - len(bought) <= total.lost <= most_reserved(spec)
 
 
-def spec_concurrency(spec: dict) -> int:
-    """Most calls that can be in flight, and so be lost, when the process is killed."""
-    return spec["lanes"]["swarm"].get("concurrency", 16)
+def most_reserved(spec: dict) -> int:
+    """Most calls that can be reserved, and so be lost, when the process is killed."""
+    return RESERVED_PER_PLACE * spec["lanes"]["swarm"].get("concurrency", LaneSpec().concurrency)
