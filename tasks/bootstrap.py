@@ -1,12 +1,10 @@
 """Bootstrap: make demonstration sets from program runs that went well, and from labels."""
 
+from swarmc.compiler.demonstrations import DemoSets
 from swarmc.compiler.reports import bootstrap_report
 from swarmc.compiler.workbench import Bench
-from swarmc.contracts.candidates import Demo
 from swarmc.contracts.ports import Optimizer
 from tasks.stage import stage, step
-
-DemoSets = dict[str, tuple[tuple[Demo, ...], ...]]
 
 
 @step("bootstrap")

@@ -1,9 +1,9 @@
 """Propose: collect the instructions that the search may choose."""
 
+from swarmc.compiler.demonstrations import DemoSets
 from swarmc.compiler.reports import propose_report
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.ports import Optimizer
-from tasks.bootstrap import DemoSets
 from tasks.stage import stage, step
 
 

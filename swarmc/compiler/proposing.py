@@ -6,7 +6,7 @@ instructions are asked for at once.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import dspy
 
@@ -14,6 +14,7 @@ from swarmc.compiler.evaluation import Evaluator, gather_or_cancel
 from swarmc.compiler.scope import scoped
 from swarmc.contracts.candidates import Demo, PredictorInfo
 from swarmc.contracts.completions import Stage
+from swarmc.contracts.ports import Workbench
 
 TIPS = (
     "Keep the instruction clear and concise.",
@@ -149,6 +150,17 @@ async def ask_plainly(evaluator: Evaluator, prompt: str, rollout_id: int) -> str
             raise
     first = answers[0] if answers else ""
     return (first if isinstance(first, str) else str(first.get("text") or "")).strip()
+
+
+async def propose_for_all(
+    bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
+) -> dict[str, tuple[str, ...]]:
+    """Instructions by predictor, its own first; a writer is shown the predictor's last demonstration set."""
+    found = {}
+    for name, info in bench.predictors.items():
+        shown = next((demos for demos in reversed(demo_sets[name]) if demos), ())
+        found[name] = (info.instruction, *await bench.instructions(name, shown))
+    return found
 
 
 def template_instructions(info: PredictorInfo, labels: Sequence[str], count: int) -> list[str]:

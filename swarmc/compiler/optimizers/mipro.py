@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from swarmc.compiler.demonstrations import DemoSets, bootstrap_pool, build_demo_sets
 from swarmc.compiler.evaluation import gather_or_cancel
 from swarmc.compiler.intervals import mean_score
+from swarmc.compiler.proposing import propose_for_all
 from swarmc.compiler.race import Race, Unit
 from swarmc.compiler.sampler import OUTCOMES, SurrogateSampler
 from swarmc.contracts.candidates import Candidate, Demo, Pools, Score, SearchResult, Trial
@@ -40,11 +41,7 @@ class MIPROv2:
     async def propose(
         self, bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
     ) -> dict[str, tuple[str, ...]]:
-        found = {}
-        for name, info in bench.predictors.items():
-            shown = next((demos for demos in reversed(demo_sets[name]) if demos), ())
-            found[name] = (info.instruction, *await bench.instructions(name, shown))
-        return found
+        return await propose_for_all(bench, demo_sets)
 
     async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
         if bench.spec.sampler == "tpe":

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from gepa.gepa_utils import select_program_candidate_from_pareto_front
 
 from swarmc.compiler.demonstrations import DemoSets, bootstrap_pool, build_demo_sets
+from swarmc.compiler.proposing import propose_for_all
 from swarmc.compiler.race import Race, Unit
 from swarmc.contracts.candidates import Candidate, Demo, Pools, PredictorChoice, SearchResult, Trial
 from swarmc.contracts.canonical import PPM
@@ -32,11 +33,7 @@ class Pareto:
     async def propose(
         self, bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
     ) -> dict[str, tuple[str, ...]]:
-        found = {}
-        for name, info in bench.predictors.items():
-            shown = next((demos for demos in reversed(demo_sets[name]) if demos), ())
-            found[name] = (info.instruction, *await bench.instructions(name, shown))
-        return found
+        return await propose_for_all(bench, demo_sets)
 
     async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
         return await _Front(bench, pools, trials * min(bench.spec.minibatch, len(bench.ids("search")))).run()
