@@ -9,16 +9,20 @@
     ├── BudgetExhausted        no error of anybody: the stage ends and keeps its best
     ├── LedgerError            the memory cannot be read or written
     │   └── RunFenced          another process has this run
-    └── StoreError             an artifact could not be kept or read
+    ├── StoreError             an artifact could not be kept or read
+    ├── BundleError            a bundle cannot be read, or does not hold
+    └── RelayError             Nostr relays did not take or give an event
 
 Code below `blocks/` raises these and plain Python errors only. Foreign failures (HTTP, SQL, S3)
 are translated once, where they enter, by `boundary`. A `code` is stable: it is what a log, a
 report and a refusal to another machine carry.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, Literal
+
+from swarmc.contracts.relay import RelayAnswer
 
 
 class SwarmcError(Exception):
@@ -127,6 +131,36 @@ class StoreError(SwarmcError):
 
     code = "store"
     exit_code = 7
+
+
+class BundleError(SwarmcError):
+    """A bundle cannot be read, or does not hold.
+
+    Attributes:
+        line: The number of the line at fault, from 1; 0 when it is the file as a whole.
+    """
+
+    code = "bundle"
+    exit_code = 8
+
+    def __init__(self, message: str, *, retryable: bool = False, line: int = 0) -> None:
+        super().__init__(message, retryable=retryable)
+        self.line = line
+
+
+class RelayError(SwarmcError):
+    """Too few relays took an event, or none answered.
+
+    Attributes:
+        answers: What each relay said, as far as it had by then.
+    """
+
+    code = "relay"
+    exit_code = 9
+
+    def __init__(self, message: str, answers: Sequence[RelayAnswer], *, retryable: bool) -> None:
+        super().__init__(message, retryable=retryable)
+        self.answers = tuple(answers)
 
 
 @contextmanager
