@@ -1,4 +1,4 @@
-"""Where a run is told: one file a sink."""
+"""Where a run is told: one file a sink; `find.py` opens those that a person named."""
 
 from blocks.sinks.artifacts import ArtifactSink
 from blocks.sinks.terminal import TerminalSink
