@@ -16,8 +16,10 @@ from sqlalchemy.exc import ArgumentError
 from blocks.ledger import jobs
 from blocks.ledger.books import Lookup, Release, Reserve, Settle
 from blocks.ledger.database import Database, Dialect
+from blocks.ledger.purchases import purchases_after
 from blocks.ledger.sqlite import Sqlite
 from blocks.ledger.writer import Writer
+from swarmc.contracts.bundle import Purchase
 from swarmc.contracts.canonical import ContentId, content_id
 from swarmc.contracts.completions import Completion, CompletionRequest, Lane, Stage
 from swarmc.contracts.errors import LedgerError, RunFenced, boundary
@@ -213,6 +215,19 @@ class SqlLedger:
             for receipt in page:
                 yield receipt
             page, after = await self._page(run_id, after)
+
+    async def purchases(self, run_id: str) -> AsyncIterator[Purchase]:
+        """See `Ledger.purchases`."""
+        after = (0, "")
+        while True:
+            page, after = await self._purchases(run_id, after)
+            if not page:
+                return
+            for purchase in page:
+                yield purchase
+
+    async def _purchases(self, run_id: str, after: tuple[int, str]) -> tuple[list[Purchase], tuple[int, str]]:
+        return await self._desk.call(lambda database: purchases_after(database, run_id, after))
 
     async def _page(self, run_id: str, after: tuple[int, str]) -> tuple[list[Receipt], tuple[int, str]]:
         return await self._desk.call(lambda database: jobs.receipts_after(database, run_id, after))

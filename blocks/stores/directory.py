@@ -94,6 +94,9 @@ class OpenDirectory:
     async def get(self, uri: str) -> bytes:
         return await asyncio.to_thread(self._get, uri)
 
+    async def read(self, label: str) -> bytes | None:
+        return await asyncio.to_thread(self._read, label)
+
     async def label(self, label: str, uri: str) -> str:
         return await asyncio.to_thread(self._label, label, uri)
 
@@ -131,13 +134,24 @@ class OpenDirectory:
         content = self._root / object_path(identity)
         with _disk(f"reading {uri} in {self._root}"):
             try:
-                with content.open("rb") as file:
-                    check_size(os.fstat(file.fileno()).st_size, self._max_object_bytes, uri)
-                    data = file.read(self._max_object_bytes + 1)
+                data = self._whole(content, uri)
             except FileNotFoundError as error:
                 raise StoreError(self._missing(uri)) from error
         check_whole(data, identity, uri)
         return data
+
+    def _read(self, label: str) -> bytes | None:
+        check_label(label)
+        with _disk(f"reading {label} in {self._root}"):
+            try:
+                return self._whole(self._root / label, label)
+            except FileNotFoundError:
+                return None
+
+    def _whole(self, path: Path, shown: str) -> bytes:
+        with path.open("rb") as file:
+            check_size(os.fstat(file.fileno()).st_size, self._max_object_bytes, shown)
+            return file.read(self._max_object_bytes + 1)
 
     def _label(self, label: str, uri: str) -> str:
         check_label(label)

@@ -140,6 +140,9 @@ class OpenBucket:
     async def get(self, uri: str) -> bytes:
         return await asyncio.to_thread(self._get, uri)
 
+    async def read(self, label: str) -> bytes | None:
+        return await asyncio.to_thread(self._read, label)
+
     async def label(self, label: str, uri: str) -> str:
         return await asyncio.to_thread(self._label, label, uri)
 
@@ -180,13 +183,29 @@ class OpenBucket:
     def _get(self, uri: str) -> bytes:
         identity = identity_in(uri, "s3")
         with _service(f"reading {uri} in {self._place()}"):
-            answer = self._client.get_object(Bucket=self._bucket, Key=self._key(object_path(identity)))
-            with closing(answer["Body"]) as body:
-                check_size(answer.get("ContentLength", 0), self._max_object_bytes, uri)
-                data = body.read(self._max_object_bytes + 1)
-                body.read(1)  # at the end boto3 checks that as many bytes came as were announced
-            check_size(len(data), self._max_object_bytes, uri)
+            data = self._whole(self._key(object_path(identity)), uri)
         check_whole(data, identity, uri)
+        return data
+
+    def _read(self, label: str) -> bytes | None:
+        from botocore.exceptions import ClientError
+
+        check_label(label)
+        with _service(f"reading {label} in {self._place()}"):
+            try:
+                return self._whole(self._key(label), label)
+            except ClientError as error:
+                if _status(error) == 404:
+                    return None
+                raise
+
+    def _whole(self, key: str, shown: str) -> bytes:
+        answer = self._client.get_object(Bucket=self._bucket, Key=key)
+        with closing(answer["Body"]) as body:
+            check_size(answer.get("ContentLength", 0), self._max_object_bytes, shown)
+            data = body.read(self._max_object_bytes + 1)
+            body.read(1)  # at the end boto3 checks that as many bytes came as were announced
+        check_size(len(data), self._max_object_bytes, shown)
         return data
 
     def _label(self, label: str, uri: str) -> str:

@@ -379,6 +379,21 @@ async def test_an_unknown_run_is_an_error(ledger: Ledger, run_id: str) -> None:
         await ledger.account(run_id)
     with pytest.raises(LedgerError):
         _ = [receipt async for receipt in ledger.receipts(run_id)]
+    with pytest.raises(LedgerError):
+        _ = [purchase async for purchase in ledger.purchases(run_id)]
     claim = Claim(run_id=run_id, epoch=1, request_id=_request(1).request_id, stage="search", lane="swarm", max_msats=1)
     with pytest.raises(LedgerError):
         await ledger.reserve(claim)
+
+
+async def test_the_purchases_of_a_run_are_all_it_used_with_question_and_answer(ledger: Ledger) -> None:
+    async with _run(ledger, "a") as first, _run(ledger, "b") as second:
+        await _buy(ledger, first, 0)
+        assert await ledger.known("b", "search", "swarm", _request(0).request_id) is not None
+        for number in range(1, 206):
+            await _buy(ledger, second, number, _completion(f"answer {number}", number))
+    used = [purchase async for purchase in ledger.purchases("b")]
+    assert [(one.source, one.receipt.run_id) for one in used] == [("reused", "a")] + [("bought", "b")] * 205
+    assert [one.request for one in used] == [_request(number) for number in range(206)]
+    assert [one.completion.content_id for one in used] == [one.receipt.completion_id for one in used]
+    assert [one.receipt for one in used[1:]] == [receipt async for receipt in ledger.receipts("b")]

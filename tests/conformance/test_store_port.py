@@ -113,11 +113,21 @@ async def test_a_missing_object_is_named_in_the_error(store: Store) -> None:
     assert missing in str(caught.value)
 
 
+async def test_a_label_is_read_back_and_one_that_was_never_set_is_nothing(store: Store) -> None:
+    assert await store.read("promoted/a name/promotion.json") is None
+    for data in (b"one", b"two"):
+        uri = await store.put(data, name="promotion.json")
+        await store.label("promoted/a name/promotion.json", uri)
+        assert await store.read("promoted/a name/promotion.json") == data
+
+
 async def test_a_label_that_leaves_the_store_or_hits_its_objects_is_refused(store: Store) -> None:
     uri = await store.put(b"{}", name="manifest.json")
     for label in HOSTILE_LABELS:
         with pytest.raises(StoreError, match="cannot be a label"):
             await store.label(label, uri)
+        with pytest.raises(StoreError, match="cannot be a label"):
+            await store.read(label)
 
 
 async def test_a_name_that_is_no_file_name_is_refused(store: Store) -> None:
