@@ -1,22 +1,23 @@
-"""The command line: `swarmc compile`, `setup`, `runs`, `show`, `cost`.
+"""The command line: `swarmc compile` and its kin; what is asked of a run's evidence is in `cli_evidence.py`.
 
 Prefect and DSPy take seconds to import, so each command imports what it needs when it runs, and
 `--help` answers at once.
 """
 
-import asyncio
+import json
 import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import pydantic
 import typer
-from rich.console import Console
 
-from swarmc.contracts.errors import SpecError, SwarmcError, first_swarmc_error
-from swarmc.contracts.spec import CompileSpec
+from flows.cli_evidence import evidence
+from flows.shell import LedgerOption, RunId, console, run_command, usage
+from swarmc.contracts.errors import SpecError
+from swarmc.contracts.spec import HOW_MUCH, CompileSpec
 
 if TYPE_CHECKING:
     from swarmc.contracts.money import RunRecord
@@ -29,10 +30,6 @@ app = typer.Typer(
     "without paying for any call twice.",
     epilog="Begin with `swarmc compile examples/ticket_routing/compile.json`: it needs no key and no server.",
 )
-console = Console()
-errors = Console(stderr=True)
-
-EXIT_INTERRUPTED = 130
 PREFECT_DEFAULTS = {
     # A cold start of the temporary server takes 20 s and more on a busy machine.
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -44,62 +41,101 @@ PREFECT_DEFAULTS = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
 }
 
-RunId = Annotated[str, typer.Argument(help="A run's id, or the first letters of it, as `swarmc runs` shows it.")]
-LedgerOption = Annotated[
-    str | None,
-    typer.Option("--ledger", help="Database URL or saved ledger block. Default: the ledger in $SWARMC_HOME."),
+SpecFile = Annotated[Path, typer.Argument(help="A JSON file with the `spec` of the `compile-program` flow.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh", help="Start a new run even if an unfinished one of the same file exists.")
+]
+Continue = Annotated[
+    str | None, typer.Option("--continue", help="Continue this run (its id or first letters) and no other.")
+]
+Watch = Annotated[
+    bool, typer.Option("--watch", help="Show the whole run live: lanes, spend against budget, leaderboard.")
+]
+StoreOption = Annotated[
+    str | None, typer.Option("--store", help="Where artifacts go: a directory or s3://bucket/prefix.")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Change a field of the file, by its path: `--set search.auto=medium`, `--set search.calls=500`, "
+        "`--set search.budget_msats=20000`, `--set store=s3://bucket/prefix`, `--set 'sinks=[\"hud\"]'`. "
+        "May be repeated.",
+    ),
 ]
 
 
 @app.command("compile")
 def compile_(
-    file: Annotated[Path, typer.Argument(help="A JSON file with the parameters of the `compile-program` flow.")],
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start a new run even if an unfinished one of the same file exists.")
-    ] = False,
-    run: Annotated[
-        str | None, typer.Option("--continue", help="Continue this run (its id or first letters) and no other.")
-    ] = None,
+    file: SpecFile,
+    fresh: Fresh = False,
+    run: Continue = None,
     ledger: LedgerOption = None,
-    store: Annotated[
-        str | None, typer.Option("--store", help="Where artifacts go: a directory or s3://bucket/prefix.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Another seed than the file's.")] = None,
+    changes: Set = None,
+    watch: Watch = False,
 ) -> None:
     """Compile a program and show what it was worth.
 
-    An unfinished run of the same file is **continued**: what it paid for is read from the ledger.
-    Ctrl-C stops at once and loses nothing; type the same command again to go on.
+    The plan (calls and cost by stage) is shown first and kept to; `swarmc plan` shows it without buying
+    anything. An unfinished run of the same file is **continued**: what it paid for is read from the
+    ledger. Ctrl-C stops at once and loses nothing; type the same command again to go on.
 
     Exit codes: 0 done, 2 the request is wrong, 3 a model could not be reached, 4 the budget ran out
-    before the result could be measured, 5 the ledger, 6 another process has the run, 7 the store.
+    before the result could be measured, 5 the ledger, 6 another process has the run, 7 the store,
+    8 a bundle that does not hold, 9 the relays.
     """
-    spec = read_spec(file, {"ledger": ledger, "store": store, "seed": seed})
-    _run(_compile(spec, fresh, run))
+    run_command(_compile(read_spec(file, _changed(changes, ledger=ledger)), fresh, run, watch))
+
+
+@app.command()
+def recompile(
+    file: SpecFile,
+    fresh: Fresh = False,
+    run: Continue = None,
+    ledger: LedgerOption = None,
+    changes: Set = None,
+    watch: Watch = False,
+) -> None:
+    """Compile again, starting from what the last search of this name learned.
+
+    For after a change of data, model or program. The winner takes the place of the promoted program
+    only when a paired test shows it better. Everything else is as with `swarmc compile`.
+    """
+    run_command(_compile(read_spec(file, _changed(changes, ledger=ledger, start="warm")), fresh, run, watch))
+
+
+@app.command("plan")
+def plan_(file: SpecFile, store: StoreOption = None, changes: Set = None) -> None:
+    """Show what a compile would ask for and cost, by stage, from and to. Buys nothing."""
+    run_command(_plan(read_spec(file, _changed(changes, store=store))))
 
 
 @app.command()
 def setup() -> None:
     """Register blocks, install crash recovery and deploy `prefect.yaml` on your Prefect server. Safe to repeat."""
-    _run(_setup())
+    run_command(_setup())
 
 
 @app.command()
 def runs(ledger: LedgerOption = None) -> None:
     """List the runs in the ledger, newest first."""
-    _run(_runs(ledger))
+    run_command(_runs(ledger))
 
 
 @app.command()
 def show(run: RunId, ledger: LedgerOption = None) -> None:
     """Show what a run was worth: scores with intervals, verdict, files."""
-    _run(_show(run, ledger))
+    run_command(_show(run, ledger))
 
 
 @app.command()
 def cost(run: RunId, ledger: LedgerOption = None) -> None:
     """Show what a run bought: calls, tokens and msats by stage and lane."""
-    _run(_cost(run, ledger))
+    run_command(_cost(run, ledger))
+
+
+app.add_typer(evidence)
 
 
 def main() -> None:
@@ -112,8 +148,12 @@ def main() -> None:
     app()
 
 
-def read_spec(file: Path, changes: dict[str, Any]) -> CompileSpec:
+def read_spec(file: Path, changes: Mapping[str, Any]) -> CompileSpec:
     """The spec in a JSON file, with what the command line changes.
+
+    Args:
+        file: The file.
+        changes: Values by the path of their field, such as `search.calls`.
 
     Raises:
         SpecError: with the file, the field and the value that is wrong.
@@ -121,55 +161,71 @@ def read_spec(file: Path, changes: dict[str, Any]) -> CompileSpec:
     try:
         text = file.read_text(encoding="utf-8")
         asked = pydantic.TypeAdapter(dict[str, Any]).validate_json(text)
-        return CompileSpec.model_validate({**asked, **{k: v for k, v in changes.items() if v is not None}})
+        for path, value in changes.items():
+            _put(asked, path.split("."), value)
+        return CompileSpec.model_validate(asked)
     except (OSError, UnicodeDecodeError) as error:
-        raise _usage(f"cannot read {file}: {error}") from None
+        raise usage(f"cannot read {file}: {error}") from None
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         shown = f" (it is {first['input']!r:.80})" if first["loc"] and first["type"] != "missing" else ""
-        raise _usage(f"{file}: {where}: {first['msg']}{shown}") from None
+        raise usage(f"{file}: {where}: {first['msg']}{shown}") from None
 
 
-def _usage(message: str) -> typer.Exit:
-    _complain(SpecError(message))
-    return typer.Exit(SpecError.exit_code)
+def _changed(sets: Sequence[str] | None, **options: str | None) -> dict[str, Any]:
+    """What `--set` and the other options change, by the path of the field. A value is JSON, or else text."""
+    changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    for said in sets or ():
+        path, equals, value = said.partition("=")
+        if not equals or not path:
+            raise usage(f"--set {said!r}: write FIELD=VALUE, such as search.calls=500")
+        try:
+            changes[path] = json.loads(value)
+        except ValueError:
+            changes[path] = value
+    return changes
 
 
-def _run(work: Coroutine[Any, Any, int | None]) -> None:
-    """Run a command; our own errors become one line and an exit code, others keep their traceback."""
-    try:
-        code = asyncio.run(work)
-    except KeyboardInterrupt:
-        errors.print("\nstopped. What was paid for is kept; type the same command to continue.")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except Exception as error:
-        known = first_swarmc_error(error)
-        if known is None:
-            raise
-        _complain(known)
-        raise typer.Exit(known.exit_code) from None
-    raise typer.Exit(code or 0)
+def _put(asked: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Change one field. Of the sizes of which a search takes one, the file's gives way."""
+    at = asked
+    for name in path[:-1]:
+        inner = at.get(name)
+        at[name] = at = dict(inner) if isinstance(inner, dict) else {}
+    if tuple(path[:-1]) == ("search",) and path[-1] in HOW_MUCH:
+        for name in HOW_MUCH:
+            at.pop(name, None)
+    at[path[-1]] = value
 
 
-def _complain(error: SwarmcError) -> None:
-    errors.print(f"[bold red]error[/bold red] ({error.code}): ", end="")
-    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-
-
-async def _compile(spec: CompileSpec, fresh: bool, run: str | None) -> int:
+async def _compile(spec: CompileSpec, fresh: bool, run: str | None, watched: bool) -> int:
     from prefect.settings import PREFECT_API_URL
 
     from blocks.sinks import TerminalSink
+    from blocks.sinks.find import find_sink
+    from blocks.sinks.telemetry import Telemetry
+    from blocks.sinks.watch import watch
     from flows.compile import watchers
     from flows.present import present_result
     from flows.resume import run_or_continue
 
     if not PREFECT_API_URL.value():
         console.print("starting a temporary Prefect server, which takes about 15 seconds", style="dim")
-    watchers.set((TerminalSink(console),))
+    for reference in spec.sinks:
+        if isinstance(found := await find_sink(reference), Telemetry):
+            found.show_prefect()
+    watchers.set((watch(console, spec.name) if watched else TerminalSink(console),))
     recorded, account = await run_or_continue(spec, fresh=fresh, run=run)
     return present_result(console, recorded, account)
+
+
+async def _plan(spec: CompileSpec) -> None:
+    from flows.present import present_plan
+    from flows.preview import preview
+
+    plan, sentences = await preview(spec)
+    present_plan(console, plan, sentences)
 
 
 async def _setup() -> None:

@@ -1,9 +1,11 @@
 """Compile a DSPy program: bootstrap, propose, search, validate, record, over metered models."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 
 import dspy
 from prefect import flow
@@ -11,27 +13,27 @@ from prefect.runtime import flow_run
 
 from blocks.ledger.find import find_ledger
 from blocks.sinks import ArtifactSink
+from blocks.sinks.event_log import EventLog, event_log_path
+from blocks.sinks.find import find_sinks
+from blocks.sinks.hud import HudSink
 from blocks.stores import find_store
-from flows.lanes import calm_interpreter, find_venues, open_lanes
+from flows.lanes import OpenLane, calm_interpreter, find_venues, open_lanes
+from flows.steps import Steps, prices_of, sizes_of
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import now_ms
-from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Plan, Sizes, affordable_trials, calls_per_run, plan
+from swarmc.compiler.planning import can_write, effective_budget, sized
+from swarmc.compiler.telling import Teller
 from swarmc.compiler.workbench import Bench
-from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError
 from swarmc.contracts.events import Emit, Note, RunOpened
+from swarmc.contracts.money import BudgetPolicy
 from swarmc.contracts.ports import Ledger, RunLease, Sink, Store
 from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.stream import open_stream
-from tasks.bootstrap import bootstrap
 from tasks.load import Loaded, load
-from tasks.propose import propose
-from tasks.record import Recorded, record
-from tasks.search import search
-from tasks.validate import validate
+from tasks.record import Recorded
 
 MAX_OPENINGS = 50
 FENCE_WAIT_S = 15.0
@@ -41,47 +43,71 @@ watchers: ContextVar[tuple[Sink, ...]] = ContextVar("watchers", default=())
 """Further sinks for runs of this process, e.g. the terminal's."""
 
 
-def _run_name() -> str:
+def run_name() -> str:
     """What the run is called in lists: the spec's own name, and the first letters of the run's id."""
     spec = flow_run.get_parameters().get("spec", {})
     name = spec["name"] if isinstance(spec, dict) else spec.name
     return f"{name} {str(flow_run.get_id())[:8]}"
 
 
-@flow(name="compile-program", flow_run_name=_run_name, persist_result=True, validate_parameters=True)
+@flow(name="compile-program", flow_run_name=run_name, persist_result=True, validate_parameters=True)
 async def compile_program(spec: CompileSpec, continue_run: str | None = None) -> Recorded:
     """Find the instructions and demonstrations with which a DSPy program scores best, within a budget.
 
     Every model call is reserved, paid and stored in the ledger before it is used, so a run that is
     killed continues where it was and pays for nothing twice. The result is a manifest with scores,
-    their intervals, and the compiled program as JSON that plain DSPy loads.
+    their intervals, and the compiled program as JSON that plain DSPy loads. It is promoted under the
+    spec's name when a paired test shows it better than what was.
 
     Args:
         spec: What to compile, on which examples, with which models, at what cost.
         continue_run: Id of an earlier run whose account and budget this run goes on with. Leave it
             empty, except to continue a run that this Prefect server does not know.
     """
-    run_id = continue_run or str(flow_run.get_id())
-    if spec.budget.run.max_calls == 0:
+    return await compile_metered(spec, continue_run or str(flow_run.get_id()))
+
+
+async def compile_metered(spec: CompileSpec, run_id: str) -> Recorded:
+    """One compile on the run's account: what the flows of this file and of `flows/recompile.py` do."""
+    budget = effective_budget(spec)
+    if budget.run.max_calls == 0:
         raise BudgetExhausted(
             "the budget is 0 calls, so nothing can be tried; raise `budget.run.max_calls`", scope="run"
         )
+    log_path = event_log_path(run_id)
     async with (
         find_ledger(spec.ledger) as ledger,
-        _opened(ledger, run_id, spec) as lease,
+        _opened(ledger, run_id, spec, budget) as lease,
         find_store(spec.store) as store,
-        open_stream((ArtifactSink(), *watchers.get())) as stream,
     ):
-        stream.emit(RunOpened(run_id=run_id, at_ms=now_ms(), epoch=lease.epoch, recovered=lease.recovered))
-        recorded = await _Compile(spec, ledger, lease, store, stream.emit).run()
+        async with (
+            find_sinks(spec.sinks, spec.privacy_mode) as sinks,
+            open_stream((ArtifactSink(), EventLog(log_path), *watchers.get(), *sinks)) as stream,
+        ):
+            opened = RunOpened(
+                run_id=run_id, at_ms=now_ms(), epoch=lease.epoch, recovered=lease.recovered, budget=budget
+            )
+            stream.emit(opened)
+            for sink in sinks:
+                if isinstance(sink, HudSink):
+                    stream.emit(Note(run_id=run_id, at_ms=now_ms(), text=f"live at {sink.url}"))
+            recorded = await _Compile(spec, ledger, lease, store, stream.emit).run()
+        await _keep_events(store, run_id, log_path)
         await ledger.finish_run(lease, "completed", manifest_uri=recorded.manifest_uri)
         return recorded
 
 
+async def _keep_events(store: Store, run_id: str, path: Path) -> None:
+    """Put the whole log into the store, where a bundle finds it."""
+    data = await asyncio.to_thread(path.read_bytes)
+    await store.label(f"runs/{run_id}/events.jsonl", await store.put(data, name="events.jsonl"))
+    await asyncio.to_thread(path.unlink, missing_ok=True)
+
+
 @asynccontextmanager
-async def _opened(ledger: Ledger, run_id: str, spec: CompileSpec) -> AsyncIterator[RunLease]:
+async def _opened(ledger: Ledger, run_id: str, spec: CompileSpec, budget: BudgetPolicy) -> AsyncIterator[RunLease]:
     """The run, taken for this process; how it ends is written down."""
-    opening = ledger.open_run(run_id, spec_id=spec.spec_id, name=spec.name, budget=spec.budget, wait_s=FENCE_WAIT_S)
+    opening = ledger.open_run(run_id, spec_id=spec.spec_id, name=spec.name, budget=budget, wait_s=FENCE_WAIT_S)
     async with opening as lease:
         if lease.epoch > MAX_OPENINGS:
             raise SwarmcError(
@@ -109,58 +135,26 @@ class _Compile:
         calm_interpreter()
         found = await find_venues(self.spec.lanes)
         sentences = {lane: venue.sentence for lane, venue in found.items()}
-        self._note("; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items()))
+        text = "; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items())
+        self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))
         loaded = await load(self.spec, sentences, self.lease.run_id, self.emit)
         async with (
-            open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lms,
-            self._bench(loaded, lms) as bench,
+            open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lanes,
+            self._bench(loaded, lanes) as bench,
         ):
-            return await self._steps(bench)
+            steps = Steps(bench, prices_of(bench, lanes), self.ledger, self.store)
+            return await steps.keep(await steps.find())
 
     @asynccontextmanager
-    async def _bench(self, loaded: Loaded, lms: dict[Lane, dspy.LM]) -> AsyncIterator[Bench]:
+    async def _bench(self, loaded: Loaded, lanes: Mapping[Lane, OpenLane]) -> AsyncIterator[Bench]:
+        lms: dict[Lane, dspy.LM] = {lane: one.lm for lane, one in lanes.items()}
         adapter = make_adapter(self.spec.adapter.kind, json_fallback=self.spec.adapter.json_fallback)
         # Program runs wait here rather than in the lanes: a run between two of its calls leaves its place there free.
         places = RUNS_PER_CALL_SLOT * max(lane.concurrency for lane in self.spec.lanes.values())
         evaluator = Evaluator(loaded.program, loaded.metric, loaded.splits.examples, lms, adapter, places)
+        evaluator.tell(Teller(self.emit, self.lease.run_id, self.spec.program))
+        search = sized(self.spec.search, sizes_of(loaded), writes=can_write(self.spec))
         try:
-            yield Bench(self.spec, loaded.splits, evaluator, self.emit, self.lease.run_id)
+            yield Bench(self.spec, loaded.splits, evaluator, self.emit, self.lease.run_id, search)
         finally:
             evaluator.close()
-
-    async def _steps(self, bench: Bench) -> Recorded:
-        optimizer = OPTIMIZERS[self.spec.optimizer]()
-        sizes = _sizes(bench)
-        planned = plan(self.spec.search, sizes, self.spec.search.trials, sizes.predictors)
-        demo_sets = await bootstrap(optimizer, bench, planned.bootstrap)
-        instructions = await propose(optimizer, bench, demo_sets, planned.propose)
-        trials, planned = await self._replan(sizes)
-        pools = Pools(instructions=instructions, demo_sets=demo_sets)
-        searched = await search(optimizer, bench, pools, trials, planned.search)
-        finalists = [candidate for candidate, _ in searched.finalists]
-        validation = await validate(bench, finalists, planned.validate)
-        return await self._record(bench, searched, validation)
-
-    async def _replan(self, sizes: Sizes) -> tuple[int, Plan]:
-        """Trials that the budget has room for, now that it is known what a program run costs."""
-        account = await self.ledger.account(self.lease.run_id)
-        search_spec = self.spec.search
-        trials = affordable_trials(search_spec, sizes, self.spec.budget, account)
-        if trials < search_spec.trials:
-            self._note(f"the budget has room for {trials} of {search_spec.trials} trials, with validation set aside")
-        return trials, plan(search_spec, sizes, trials, calls_per_run(search_spec, sizes, account))
-
-    async def _record(self, bench: Bench, searched: SearchResult, validation: Validation) -> Recorded:
-        account = await self.ledger.account(self.lease.run_id)
-        if account.total.calls + account.total.reused == 0:
-            raise BudgetExhausted("the budget did not allow a single call; raise it and run again", scope="run")
-        created_at = (await self.ledger.find_run(self.lease.run_id)).created_at
-        return await record(bench, searched, validation, account, self.store, created_at)
-
-    def _note(self, text: str) -> None:
-        self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))
-
-
-def _sizes(bench: Bench) -> Sizes:
-    counts = {name: ref.count for name, ref in bench.splits.refs.items()}
-    return Sizes(predictors=len(bench.predictors), **counts)

@@ -13,6 +13,7 @@ from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.lanes import Limited, Retried
 from swarmc.compiler.metering import Metered, Purse, Remembered
 from swarmc.compiler.portal import Portal
+from swarmc.compiler.quoting import Quoted
 from swarmc.contracts.canonical import ppm
 from swarmc.contracts.completions import Lane, Sampling
 from swarmc.contracts.errors import SpecError
@@ -62,18 +63,26 @@ async def find_venues(lanes: Mapping[Lane, LaneSpec]) -> dict[Lane, FoundVenue]:
     return found
 
 
+@dataclass(frozen=True)
+class OpenLane:
+    """A lane that can be asked: as a `dspy.LM`, and for its prices."""
+
+    lm: dspy.LM
+    quoted: Quoted
+
+
 @asynccontextmanager
 async def open_lanes(
     lanes: Mapping[Lane, LaneSpec], found: Mapping[Lane, FoundVenue], ledger: Ledger, lease: RunLease, emit: Emit
-) -> AsyncIterator[dict[Lane, dspy.LM]]:
-    """A metered `dspy.LM` by lane. On leaving, purchases in flight get time to be settled.
+) -> AsyncIterator[dict[Lane, OpenLane]]:
+    """A metered lane by name. On leaving, purchases in flight get time to be settled.
 
     Lanes with equal configuration share one opened venue.
     """
     portal = Portal()
     async with AsyncExitStack() as stack:
         opened: list[tuple[VenueBlock, Venue]] = []
-        lms: dict[Lane, dspy.LM] = {}
+        open_ones: dict[Lane, OpenLane] = {}
         for lane, spec in lanes.items():
             block = found[lane].block
             venue = next((venue for other, venue in opened if other == block), None)
@@ -83,8 +92,9 @@ async def open_lanes(
             purse = Purse(ledger=ledger, run_id=lease.run_id, epoch=lease.epoch, lane=lane, emit=emit)
             remembered = metered_lane(venue, spec, purse)
             stack.push_async_callback(remembered.drain, DRAIN_GRACE_S)
-            lms[lane] = lane_lm(remembered, lane, portal, _sampling(spec))
-        yield lms
+            sampling = sampling_of(spec)
+            open_ones[lane] = OpenLane(lane_lm(remembered, lane, portal, sampling), Quoted(venue, sampling))
+        yield open_ones
 
 
 def metered_lane(venue: Venue, spec: LaneSpec, purse: Purse) -> Remembered:
@@ -98,7 +108,8 @@ def metered_lane(venue: Venue, spec: LaneSpec, purse: Purse) -> Remembered:
     return Remembered(Retried(reserved, attempts=spec.attempts), purse)
 
 
-def _sampling(spec: LaneSpec) -> Sampling:
+def sampling_of(spec: LaneSpec) -> Sampling:
+    """How a lane picks its words, where a call leaves it open."""
     return Sampling(
         temperature_ppm=None if spec.temperature is None else ppm(spec.temperature), max_tokens=spec.max_tokens
     )

@@ -2,16 +2,19 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from blocks.sinks.terminal import plan_lines
 from swarmc.contracts.candidates import Score
+from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.manifest import CompiledModuleManifest
 from swarmc.contracts.money import Account, RunRecord, Tally
+from swarmc.contracts.plan import Plan
 from tasks.record import Recorded
 
 
@@ -19,6 +22,9 @@ def present_result(console: Console, recorded: Recorded, account: Account) -> in
     """The end of a compile: before and after, cost, files. Returns the exit code."""
     console.print()
     _present(console, recorded.manifest, recorded.address)
+    if recorded.promotion is not None:
+        said = f"{recorded.promotion.decision}: {recorded.promotion.reason}"
+        console.print(said, markup=False, highlight=False, soft_wrap=True)
     console.print()
     present_account(console, account)
     again = f"{_command()} cost {recorded.manifest.run_id[:8]}"
@@ -29,6 +35,16 @@ def present_result(console: Console, recorded: Recorded, account: Account) -> in
 def present_manifest(console: Console, data: bytes, address: str) -> None:
     """A stored manifest."""
     _present(console, CompiledModuleManifest.model_validate_json(data), address)
+
+
+def present_plan(console: Console, plan: Plan, sentences: Mapping[Lane, str]) -> None:
+    """What a compile would ask for, by stage, from and to, and where its calls would run."""
+    for lane, sentence in sentences.items():
+        console.print(f"lane {lane}: {sentence}", markup=False, highlight=False, soft_wrap=True)
+    for line in plan_lines(plan):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    said = f"{plan.runs:,} program runs over {plan.combinations:,} combinations; nothing was bought"
+    console.print(said, highlight=False, soft_wrap=True)
 
 
 def present_runs(console: Console, records: Sequence[RunRecord]) -> None:

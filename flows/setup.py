@@ -21,12 +21,26 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.workers.process import ProcessWorker
 
+from blocks.identity import Identity
 from blocks.ledger.block import LedgerDatabase
+from blocks.relays import Relays
+from blocks.sinks.hud import Hud
+from blocks.sinks.notes import NostrNotes
+from blocks.sinks.telemetry import Telemetry
 from blocks.stores import STORES
 from blocks.venues import VENUES
 from swarmc.contracts.errors import SwarmcError, boundary
 
-BLOCK_TYPES: tuple[type[Block], ...] = (*VENUES.values(), *STORES.values(), LedgerDatabase)
+BLOCK_TYPES: tuple[type[Block], ...] = (
+    *VENUES.values(),
+    *STORES.values(),
+    LedgerDatabase,
+    Telemetry,
+    Relays,
+    Identity,
+    NostrNotes,
+    Hud,
+)
 WORK_POOL = "swarmc"
 TAG = "swarmc"
 DEPLOYMENT_FILE = "prefect.yaml"

@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
 from swarmc.compiler.datasets import Splits, load_examples, split_examples
 from swarmc.compiler.metrics import Metric, load_metric
 from swarmc.compiler.programs import Program, load_program
 from swarmc.compiler.reports import load_report
 from swarmc.contracts.events import Emit
 from swarmc.contracts.spec import CompileSpec
-from tasks.stage import stage
+from tasks.stage import live, stage
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ def read_inputs(spec: CompileSpec) -> Loaded:
     return Loaded(program=program, metric=metric, splits=splits)
 
 
-@task(name="load", cache_policy=NO_CACHE, persist_result=False)  # Live objects are no result to keep.
+@live("load")
 async def load(spec: CompileSpec, venues: dict[str, str], run_id: str, emit: Emit) -> Loaded:
     """Load program, metric and examples, and show what was loaded.
 

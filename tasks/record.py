@@ -1,61 +1,88 @@
 """Record: write down the compiled program, its evidence and its manifest, and where they are."""
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from swarmc.compiler.reports import final_report
+from swarmc.compiler.reports import final_report, search_files
 from swarmc.compiler.workbench import Bench
-from swarmc.contracts.candidates import SearchResult, Validation
+from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.canonical import Contract, content_id
 from swarmc.contracts.manifest import CompiledModuleManifest, Scorecard
 from swarmc.contracts.money import Account
+from swarmc.contracts.plan import Plan
 from swarmc.contracts.ports import Store
+from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
+from tasks.recall import study_label
 from tasks.stage import stage, step
 
 
 class Recorded(Contract):
-    """What a compile leaves: its manifest, the URI of its bytes, and the address a person opens it at."""
+    """What a compile leaves.
+
+    Attributes:
+        manifest: Of the compiled program.
+        manifest_uri: Of the manifest's bytes.
+        address: Where a person opens the manifest.
+        uris: By file name, of everything that was put into the store.
+        promotion: What became of the winner.
+    """
 
     manifest: CompiledModuleManifest
     manifest_uri: str
     address: str
+    uris: dict[str, str]
+    promotion: Promotion | None = None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a compile found, and by which plan."""
+
+    pools: Pools
+    searched: SearchResult
+    validation: Validation
+    plan: Plan
 
 
 @step("record")
-async def record(
-    bench: Bench, searched: SearchResult, validation: Validation, account: Account, store: Store, created_at: datetime
-) -> Recorded:
+async def record(bench: Bench, found: Found, account: Account, store: Store, created_at: datetime) -> Recorded:
     """Put everything into the store; the manifest last, so that a manifest never names what is missing.
 
     Args:
         bench: The compile's workbench.
-        searched: The search's trials.
-        validation: The winner and its comparison.
+        found: What the compile found.
         account: What the run bought.
         store: Where artifacts go.
         created_at: When the run began; part of the manifest, so that a resumed run writes the same.
     """
     async with stage("record", bench.run_id, bench.emit) as notes:
-        files = _files(bench, searched, validation, account)
+        searched, validation = found.searched, found.validation
+        files = {**_files(bench, searched, validation, account), "plan.json": found.plan.canonical()}
+        files |= search_files(searched, found.pools)
         manifest = _manifest(bench, searched, validation, account).with_details(
             artifacts={name: content_id(data) for name, data in files.items()},
             created_at=int(created_at.astimezone(UTC).timestamp()),
         )
         report = final_report(bench.job.name, manifest, account, bench.own, validation.winner)
         files |= {"report.md": report.encode(), "manifest.json": manifest.canonical()}
-        uri = address = ""
+        uris, address = {}, ""
         for name, data in files.items():
-            uri = await store.put(data, name=name)
-            address = await store.label(f"runs/{bench.run_id}/{name}", uri)
+            uris[name] = await store.put(data, name=name)
+            address = await store.label(f"runs/{bench.run_id}/{name}", uris[name])
+        if searched.study is not None:
+            await store.label(study_label(bench.job.name), uris["study.json"])
         notes.sentence = f"manifest {address}"
         notes.report = report
-    return Recorded(manifest=manifest, manifest_uri=uri, address=address)
+    return Recorded(manifest=manifest, manifest_uri=uris["manifest.json"], address=address, uris=uris)
 
 
 def _files(bench: Bench, searched: SearchResult, validation: Validation, account: Account) -> dict[str, bytes]:
     program = bench.evaluator.program
     compiled = program.describe().with_candidate(validation.winner)
+    study = {"study.json": searched.study.canonical()} if searched.study else {}
     return {
+        **study,
         "program.json": program.saved(validation.winner),
         "compiled.json": compiled.canonical(),
         "search.json": searched.canonical(),

@@ -8,11 +8,11 @@ from tasks.stage import stage, step
 
 
 @step("search")
-async def search(optimizer: Optimizer, bench: Bench, pools: Pools, trials: int, calls_planned: int) -> SearchResult:
+async def search(optimizer: Optimizer, bench: Bench, pools: Pools, calls_planned: int) -> SearchResult:
     """The optimizer's trials and finalists. A budget that runs out ends it with the best so far."""
     async with stage("search", bench.run_id, bench.emit, calls_planned) as notes:
         bench.best_ppm = 0
-        result = await optimizer.search(bench, pools, trials)
+        result = await optimizer.search(bench, pools)
         notes.ended = result.ended
         best = f", best {result.finalists[0][1]}" if result.finalists else ""
         cut = "; the budget ran out" if result.ended == "budget" else ""

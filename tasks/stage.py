@@ -41,6 +41,11 @@ def step(name: str) -> Callable[[Work[P, R]], Task[P, Coroutine[Any, Any, R]]]:
     )
 
 
+def live(name: str) -> Callable[[Work[P, R]], Task[P, Coroutine[Any, Any, R]]]:
+    """A Prefect task whose result is made anew every time: live objects, or what is written down elsewhere."""
+    return task(name=name, cache_policy=NO_CACHE, persist_result=False)
+
+
 @dataclass
 class StageNotes:
     """What a step says of its end: `ended`, one sentence, and the report."""

@@ -11,6 +11,7 @@ from swarmc.compiler.datasets import split_examples
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metrics import load_metric
+from swarmc.compiler.planning import Sizes, can_write, sized
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.workbench import Bench
@@ -66,4 +67,5 @@ def make_bench(venue: AnsweringVenue, examples: list[dspy.Example], concurrency:
     adapter = make_adapter("chat", json_fallback=False)
     program, metric = load_program(spec.program), load_metric(spec.metric)
     evaluator = Evaluator(program, metric, splits.examples, {"swarm": lm}, adapter, concurrency)
-    return Bench(spec, splits, evaluator, lambda event: None, "run")
+    sizes = Sizes(**{name: ref.count for name, ref in splits.refs.items()}, predictors=len(program.predictors))
+    return Bench(spec, splits, evaluator, lambda event: None, "run", sized(spec.search, sizes, writes=can_write(spec)))

@@ -1,4 +1,4 @@
-"""DSPy's adapters, which here write the constant beginning of a prompt once.
+"""DSPy's adapters, which here write the constant beginning of a prompt once, and tell of every predictor call.
 
 A compile asks the same instruction and demonstrations of many examples; DSPy renders them anew for
 each, which is a third of a call's CPU time. Messages and their order are DSPy's own.
@@ -8,6 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import dspy
+
+from swarmc.compiler.scope import current_scope
+from swarmc.compiler.telling import PredictorCall
 
 PREFIXES_KEPT = 256
 
@@ -42,15 +45,37 @@ class _OnePrefix:
         return found[1]
 
 
-class ChatAdapter(_OnePrefix, dspy.ChatAdapter):
+class _Told:
+    """Tells of every call of a predictor, where somebody listens."""
+
+    def __call__(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> list[Any]:
+        teller = current_scope().teller
+        if teller is None:
+            return super().__call__(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
+        with PredictorCall(teller, signature, inputs) as call:
+            outputs = super().__call__(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
+            call.outputs = outputs
+            return outputs
+
+    async def acall(self, lm: Any, lm_kwargs: Any, signature: Any, demos: Any, inputs: Any) -> list[Any]:
+        teller = current_scope().teller
+        if teller is None:
+            return await super().acall(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
+        with PredictorCall(teller, signature, inputs) as call:
+            outputs = await super().acall(lm, lm_kwargs, signature, demos, inputs)  # type: ignore[misc]
+            call.outputs = outputs
+            return outputs
+
+
+class ChatAdapter(_Told, _OnePrefix, dspy.ChatAdapter):
     """`dspy.ChatAdapter`."""
 
 
-class JSONAdapter(_OnePrefix, dspy.JSONAdapter):
+class JSONAdapter(_Told, _OnePrefix, dspy.JSONAdapter):
     """`dspy.JSONAdapter`."""
 
 
-class XMLAdapter(_OnePrefix, dspy.XMLAdapter):
+class XMLAdapter(_Told, _OnePrefix, dspy.XMLAdapter):
     """`dspy.XMLAdapter`."""
 
 

@@ -19,26 +19,37 @@ MOST_DISTINCT = 8
 DemoSets = dict[str, tuple[tuple[Demo, ...], ...]]
 
 
-async def bootstrap_pool(bench: Workbench) -> list[Demonstration]:
+async def bootstrap_pool(bench: Workbench, fresh: int | None = None) -> list[Demonstration]:
     """Run the teacher on train examples, all at once; keep the runs that scored well, in train order.
 
     The teacher is the program with labelled demonstrations of other examples. A budget that runs
     out leaves fewer demonstrations.
+
+    Args:
+        bench: Where it runs.
+        fresh: Sets to make, beside those that an earlier search brings (one is of labels alone); without it all.
     """
     spec = bench.spec
     if spec.max_bootstrapped_demos == 0:
         return []
-    wanted = list(bench.ids("train"))[: min(spec.demo_sets, MOST_DISTINCT) * spec.max_bootstrapped_demos]
+    mixed = spec.demo_sets if fresh is None else max(0, fresh - 1)
+    wanted = list(bench.ids("train"))[: min(mixed, MOST_DISTINCT) * spec.max_bootstrapped_demos]
     runs = await gather_or_cancel(_attempt(bench, example_id) for example_id in wanted)
     threshold = ppm(spec.bootstrap_threshold)
     return [run for run in runs if run is not None and run.demos and run.score_ppm >= threshold]
 
 
-def build_demo_sets(bench: Workbench, pool: Sequence[Demonstration]) -> DemoSets:
-    """The program's own demonstrations, one set of labels only, then random mixtures, distinct as far as they go."""
+def build_demo_sets(bench: Workbench, pool: Sequence[Demonstration], fresh: int | None = None) -> DemoSets:
+    """The program's own demonstrations, one set of labels only, then random mixtures, distinct as far as they go.
+
+    Args:
+        bench: Whose.
+        pool: Program runs to mix.
+        fresh: Sets beside the program's own; without it as many as the pool's plan allows.
+    """
     sets: dict[str, list[tuple[Demo, ...]]] = {name: [choice.demos] for name, choice in bench.own.predictors.items()}
     rng = random.Random(f"demos:{bench.seed}")
-    for number in range(1, bench.spec.demo_sets):
+    for number in range(1, bench.spec.demo_sets if fresh is None else fresh + 1):
         drawn = _draw(bench, [] if number == 1 else pool, rng)
         for name in sets:
             demos = drawn.get(name, ())

@@ -2,17 +2,24 @@
 
 Follows DSPy 3.4's engine contract (`dspy.clients.engines.base`): one canonical request in, one
 response out, no cache, no retry. Reading and writing `dspy.lm15` types happens here only.
+
+Where a program is streamed (`dspy.streamify`), a call is metered like any other and streamed from its
+settled answer: what is seen is paid for, and a replay streams as the purchase did. So the first piece
+comes when the last one does.
 """
 
+import asyncio
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import dspy
 from dspy import lm15
 
 from swarmc.compiler.portal import Portal
-from swarmc.compiler.scope import current_scope
+from swarmc.compiler.scope import Scope, current_scope
 from swarmc.contracts.canonical import canonical_bytes, plain, ppm
 from swarmc.contracts.completions import (
     Completion,
@@ -27,6 +34,8 @@ from swarmc.contracts.completions import (
 from swarmc.contracts.errors import ProgramError, VenueError
 from swarmc.contracts.ports import Venue
 
+READER_POLL_S = 0.005
+
 _FINISH: dict[FinishReason, Any] = {
     "stop": "stop",
     "length": "length",
@@ -34,6 +43,10 @@ _FINISH: dict[FinishReason, Any] = {
     "content_filter": "content_filter",
     "other": "stop",
 }
+
+# DSPy's listeners find a field by what stands before and after it, and take an answer that comes whole
+# for a cached one, of which they tell nothing. Pieces of about a token's size suit them.
+_PIECE = re.compile(r"\s*(?:\w+|[^\w\s]+)|\s+")
 
 
 def lane_lm(venue: Venue, lane: Lane, portal: Portal, sampling: Sampling | None = None) -> dspy.LM:
@@ -60,18 +73,23 @@ class Engine:
         self._sampling = sampling
 
     def complete(self, request: lm15.Request) -> lm15.Response:
-        asked = self.translate(request)
-        with _dspy_errors():
-            return to_response(self._portal.call(lambda: self._venue.complete(asked)))
+        scope = current_scope()
+        asked = to_request(request, self._lane, scope.rollout_id, self._sampling)
+        with _Call(scope):
+            completion = self._portal.call(lambda: self._venue.complete(asked))
+            scope.completions.append(completion)
+        return to_response(completion)
+
+    def stream(self, request: lm15.Request) -> Iterator[Any]:
+        return to_events(self.complete(request))
 
     async def acomplete(self, request: lm15.Request) -> lm15.Response:
-        asked = self.translate(request)
-        with _dspy_errors():
-            return to_response(await self._portal.acall(lambda: self._venue.complete(asked)))
-
-    def translate(self, request: lm15.Request) -> CompletionRequest:
-        """The completion that this DSPy request means, in this lane and for the scope's sample."""
-        return to_request(request, self._lane, current_scope().rollout_id, self._sampling)
+        scope = current_scope()
+        asked = to_request(request, self._lane, scope.rollout_id, self._sampling)
+        with _Call(scope):
+            completion = await self._portal.acall(lambda: self._venue.complete(asked))
+            scope.completions.append(completion)
+        return to_response(completion)
 
 
 class AsyncEngine:
@@ -83,13 +101,43 @@ class AsyncEngine:
     async def complete(self, request: lm15.Request) -> lm15.Response:
         return await self._engine.acomplete(request)
 
+    async def stream(self, request: lm15.Request) -> AsyncIterator[Any]:
+        for event in to_events(await self._engine.acomplete(request)):
+            if event.type == "end":
+                await _seen()
+            yield event
 
-class _dspy_errors:  # noqa: N801 - reads as a verb in `with`
-    """Let DSPy see a too long prompt as such (its agents then shorten it); other errors pass unchanged."""
 
-    def __enter__(self) -> None: ...
+async def _seen() -> None:
+    """Wait until the reader of a streamed program has taken all pieces but the last.
+
+    DSPy puts its status messages into the same small buffer, and blocks the loop that empties it while it
+    is full: a whole answer at once in front of a slow reader would stop the program for ever.
+    """
+    stream = dspy.settings.send_stream
+    while stream is not None:
+        buffer = stream.statistics()
+        if not (buffer.current_buffer_used and buffer.open_receive_streams):
+            return
+        await asyncio.sleep(READER_POLL_S)
+
+
+class _Call:
+    """One call of a program run, in flight as long as it is entered.
+
+    Lets DSPy see a too long prompt as such (its agents then shorten it); other errors pass unchanged.
+    """
+
+    __slots__ = ("_scope",)
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._scope.in_flight.add(self)
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        self._scope.in_flight.discard(self)
         if isinstance(error, VenueError) and error.fault == "context":
             raise lm15.ContextLengthError(str(error)) from error
 
@@ -129,6 +177,17 @@ def to_response(completion: Completion) -> lm15.Response:
         finish_reason=_FINISH[completion.finish_reason],
         usage=lm15.Usage(input_tokens=completion.usage.prompt_tokens, output_tokens=completion.usage.completion_tokens),
     )
+
+
+def to_events(response: lm15.Response) -> Iterator[Any]:
+    """A whole response as DSPy's stream events, its text and its reasoning in pieces that make it up exactly."""
+    for event in lm15.response_to_events(response):
+        delta = event.delta if isinstance(event, lm15.StreamDeltaEvent) else None
+        if isinstance(delta, lm15.TextDelta | lm15.ThinkingDelta):
+            for piece in _PIECE.findall(delta.text) or [""]:
+                yield lm15.StreamDeltaEvent(delta=replace(delta, text=piece))
+        else:
+            yield event
 
 
 def _system_text(system: str | Sequence[Any]) -> str:

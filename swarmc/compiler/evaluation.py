@@ -18,9 +18,10 @@ from dspy.utils.exceptions import LMError
 from swarmc.compiler.intervals import mean_score
 from swarmc.compiler.metrics import Metric
 from swarmc.compiler.programs import Program, to_demo
-from swarmc.compiler.scope import Scope, scoped
+from swarmc.compiler.scope import SETTING, Scope, scoped
+from swarmc.compiler.telling import Teller
 from swarmc.contracts.candidates import Attempt, Candidate, Demo, Demonstration, Evaluation, Outcome
-from swarmc.contracts.completions import Lane
+from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.errors import MetricError, VenueError, first_swarmc_error
 
 DRESSED_KEPT = 64
@@ -34,6 +35,7 @@ class Run:
     outcome: Outcome
     trace: tuple[tuple[Any, dict[str, Any], Any], ...] = ()
     feedback: str = ""
+    prediction: Any = None
 
 
 class Evaluator:
@@ -65,6 +67,17 @@ class Evaluator:
         self._slots = asyncio.Semaphore(concurrency)
         self._threads = None if program.awaitable else ThreadPoolExecutor(concurrency, "swarmc-forward")
         self._dressed: OrderedDict[str, dspy.Module] = OrderedDict()
+        self._teller: Teller | None = None
+        self._ran: dict[Stage, set[tuple[str, str, int]]] = {}
+
+    def ran(self, stage: Stage) -> int:
+        """How many program runs a stage has made; one that is made again counts once."""
+        return len(self._ran.get(stage, ()))
+
+    def tell(self, teller: Teller) -> None:
+        """From now on every program run is told of."""
+        self._teller = teller
+        self._dressed.clear()
 
     def lm(self, lane: Lane) -> dspy.LM:
         """The lane's model, or the swarm's."""
@@ -84,8 +97,9 @@ class Evaluator:
             VenueError: a venue stayed down through its retries.
             MetricError: the metric returned what is no score.
         """
-        module = self._module(candidate)
-        runs = await gather_or_cancel(self._run(module, key, lane, rollout_id, keep_trace=False) for key in example_ids)
+        runs = await gather_or_cancel(
+            self._run(candidate, key, lane, rollout_id, keep_trace=False) for key in example_ids
+        )
         outcomes = tuple(run.outcome for run in runs)
         return Evaluation(
             candidate_id=candidate.content_id,
@@ -98,21 +112,21 @@ class Evaluator:
 
         A predictor that was called several times gives its last call.
         """
-        module = self._module(candidate)
-        run = await self._run(module, example_id, "teacher", rollout_id, keep_trace=True)
-        return Demonstration(example_id=example_id, score_ppm=run.outcome.score_ppm, demos=_steps(module, run))
+        run = await self._run(candidate, example_id, "teacher", rollout_id, keep_trace=True)
+        demos = _steps(self._module(candidate), run)
+        return Demonstration(example_id=example_id, score_ppm=run.outcome.score_ppm, demos=demos)
 
     async def attempt(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Attempt:
         """Score a candidate on one example with the calls of `evaluate`, and keep what was asked, answered and said."""
-        module = self._module(candidate)
-        run = await self._run(module, example_id, "swarm", rollout_id, keep_trace=True)
+        run = await self._run(candidate, example_id, "swarm", rollout_id, keep_trace=True)
         example = self._examples[example_id]
         return Attempt(
             example_id=example_id,
             score_ppm=run.outcome.score_ppm,
             feedback=run.outcome.failure or run.feedback,
             expected=to_demo(dict(example.labels())).fields,
-            steps=_steps(module, run),
+            steps=_steps(self._module(candidate), run),
+            cost=run.outcome.cost,
         )
 
     def close(self) -> None:
@@ -125,26 +139,51 @@ class Evaluator:
         key = candidate.content_id
         if key not in self._dressed:
             self._dressed[key] = self.program.dressed(candidate)
+            if self._teller is not None:
+                self._teller.watch(self._dressed[key])
             if len(self._dressed) > DRESSED_KEPT:
                 self._dressed.popitem(last=False)
         self._dressed.move_to_end(key)
         return self._dressed[key]
 
-    async def _run(self, module: dspy.Module, key: str, lane: Lane, rollout_id: int, *, keep_trace: bool) -> Run:
+    async def _run(self, candidate: Candidate, key: str, lane: Lane, rollout_id: int, *, keep_trace: bool) -> Run:
+        async with self._slots:
+            with scoped(rollout_id=rollout_id) as scope:
+                self._ran.setdefault(scope.stage, set()).add((candidate.content_id, key, rollout_id))
+                if self._teller is not None:
+                    self._teller.started(scope, dict(self._examples[key].inputs()), candidate.content_id, key)
+                run = Run(Outcome(example_id=key, score_ppm=0, failure="it did not end"))
+                try:
+                    run = await self._told_run(self._module(candidate), key, lane, scope, keep_trace=keep_trace)
+                finally:
+                    if self._teller is not None:
+                        self._teller.ended(scope, run.prediction, run.outcome.score_ppm, run.outcome.failure)
+        return run
+
+    async def _told_run(self, module: dspy.Module, key: str, lane: Lane, scope: Scope, *, keep_trace: bool) -> Run:
+        """One program run, its outcome and what it took.
+
+        Raises:
+            SwarmcError: the infrastructure failed, whatever the program made of it.
+        """
         example = self._examples[key]
         trace: list[Any] | None = [] if keep_trace else None
         settings = {"lm": self.lm(lane), "adapter": self._adapter, "trace": trace, "disable_history": True}
-        async with self._slots:
-            with scoped(rollout_id=rollout_id) as scope, dspy.context(**settings):
-                try:
-                    prediction = await self._call(module, dict(example.inputs()))
-                except Exception as error:  # noqa: BLE001 - a user's program may raise anything
-                    return Run(_failed(key, error, scope))
-            if scope.failures:
-                # The program swallowed it; its answer was made without the model's.
-                raise scope.failures[0]
-        outcome, feedback = self._score(key, example, prediction)
-        return Run(outcome, tuple(trace or ()), feedback)
+        prediction = failure = None
+        with dspy.context(**settings, **{SETTING: scope}):
+            try:
+                prediction = await self._call(module, dict(example.inputs()))
+            except Exception as error:  # noqa: BLE001 - a user's program may raise anything
+                failure = _reason_of_failure(error, scope)
+        await scope.settled()
+        if scope.failures:
+            # The program swallowed it; its answer was made without the model's.
+            raise scope.failures[0]
+        if failure is not None:
+            return Run(Outcome(example_id=key, score_ppm=0, failure=failure, cost=scope.cost()))
+        score_ppm, failure, feedback = self._judge(example, prediction)
+        outcome = Outcome(example_id=key, score_ppm=score_ppm, failure=failure, cost=scope.cost())
+        return Run(outcome, tuple(trace or ()), feedback, prediction)
 
     async def _call(self, module: dspy.Module, inputs: dict[str, Any]) -> Any:
         if self._threads is None:
@@ -153,14 +192,15 @@ class Evaluator:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(module, **inputs))
 
-    def _score(self, key: str, example: dspy.Example, prediction: Any) -> tuple[Outcome, str]:
+    def _judge(self, example: dspy.Example, prediction: Any) -> tuple[int, str | None, str]:
+        """What the metric says: the score, why there is none, the feedback."""
         try:
             score_ppm, feedback = self._metric.judge(example, prediction)
-            return Outcome(example_id=key, score_ppm=score_ppm), feedback
         except MetricError:
             raise
         except Exception as error:  # noqa: BLE001 - a user's metric may raise anything
-            return Outcome(example_id=key, score_ppm=0, failure=_reason("the metric", error)), ""
+            return 0, _reason("the metric", error), ""
+        return score_ppm, None, feedback
 
 
 def _steps(module: dspy.Module, run: Run) -> dict[str, Demo]:
@@ -173,8 +213,8 @@ def _steps(module: dspy.Module, run: Run) -> dict[str, Demo]:
     return steps
 
 
-def _failed(key: str, error: Exception, scope: Scope) -> Outcome:
-    """A score of 0 when the program or the model is at fault; otherwise the infrastructure's own error."""
+def _reason_of_failure(error: Exception, scope: Scope) -> str:
+    """Why the run scores 0, when program or model are at fault; otherwise raises the infrastructure's own error."""
     if scope.failures:
         raise scope.failures[0]
     known = first_swarmc_error(error)
@@ -183,7 +223,7 @@ def _failed(key: str, error: Exception, scope: Scope) -> Outcome:
         raise known
     if known is None and isinstance(error, LMError):
         raise VenueError(f"the model call failed outside the meter: {error}") from error
-    return Outcome(example_id=key, score_ppm=0, failure=_reason("the program", error))
+    return _reason("the program", error)
 
 
 def _reason(who: str, error: Exception) -> str:

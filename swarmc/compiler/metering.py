@@ -8,10 +8,10 @@ second reservation (the first may have been billed).
 
 import asyncio
 from dataclasses import dataclass
-from time import time
+from time import time, time_ns
 
 from swarmc.compiler.around import Around
-from swarmc.compiler.scope import Scope, current_scope
+from swarmc.compiler.scope import Scope, active_call, current_scope
 from swarmc.contracts.completions import Completion, CompletionRequest, Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError, VenueError
 from swarmc.contracts.events import CallEnded, CallFailed, Emit
@@ -20,6 +20,7 @@ from swarmc.contracts.ports import Ledger, Venue
 
 FIRST_POLL_S = 0.005
 LAST_POLL_S = 0.5
+NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,8 @@ class Metered(Around):
                 request_id=request.request_id,
                 code=error.code,
                 message=str(error)[:500],
+                parent_id=active_call(scope),
+                at_ns=time_ns(),
             )
         )
 
@@ -133,13 +136,13 @@ class Remembered(Around):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read_or_buy(self, request: CompletionRequest, scope: Scope) -> Completion:
-        key = request.request_id
+        key, started_ns = request.request_id, time_ns()
         task = self._buying.get(key)
         if task is None:
             purse = self._purse
             known = await purse.ledger.known(purse.run_id, scope.stage, purse.lane, key)
             if known is not None:
-                self._tell(request, known, scope, bought=False)
+                self._tell(_Answered(request, known, started_ns, bought=False), scope)
                 return known
             # Another asker of the same request may have begun to buy while we were reading.
             task = self._buying.get(key)
@@ -149,7 +152,7 @@ class Remembered(Around):
             self._buying[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         completion = await asyncio.shield(task)
-        self._tell(request, completion, scope, bought=bought)
+        self._tell(_Answered(request, completion, started_ns, bought=bought), scope)
         return completion
 
     def _forget(self, key: str, task: asyncio.Task[Completion]) -> None:
@@ -157,19 +160,35 @@ class Remembered(Around):
         if not task.cancelled():
             task.exception()  # Marks it as seen: its asker may be gone.
 
-    def _tell(self, request: CompletionRequest, completion: Completion, scope: Scope, *, bought: bool) -> None:
+    def _tell(self, answered: "_Answered", scope: Scope) -> None:
+        completion, ended_ns = answered.completion, time_ns()
         self._purse.emit(
-            CallEnded(
+            CallEnded.model_construct(  # Not validated: this stands in the way of every call.
                 run_id=self._purse.run_id,
-                at_ms=now_ms(),
+                at_ms=ended_ns // NS_PER_MS,
                 stage=scope.stage,
                 lane=self._purse.lane,
-                request_id=request.request_id,
-                source="bought" if bought else "replayed",
+                request_id=answered.request.request_id,
+                source="bought" if answered.bought else "replayed",
                 usage=completion.usage,
                 latency_ms=completion.latency_ms,
+                parent_id=active_call(scope),
+                model=completion.model,
+                venue=completion.venue,
+                started_ns=answered.started_ns,
+                ended_ns=ended_ns,
             )
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    """A completion that reached its asker."""
+
+    request: CompletionRequest
+    completion: Completion
+    started_ns: int
+    bought: bool
 
 
 def now_ms() -> int:

@@ -14,19 +14,29 @@ from swarmc.contracts.errors import MetricError
 MetricFunction = Callable[..., Any]
 
 
+UNUSED = ("trace", "pred_name", "pred_trace")
+"""What DSPy's optimizers may hand to a metric beside example and prediction; here each of them is `None`."""
+
+MAX_SHOWN_CHARS = 200
+
+
 class Metric:
     """A scoring function under its name.
 
     Args:
         name: What it was loaded by, for errors and manifests.
-        function: `(example, prediction)`, optionally `trace`, to a bool or a number in 0..1, or an
-            object with such a `score`.
+        function: `(example, prediction)`, optionally `trace`, or GEPA's five (`pred_name` and `pred_trace`
+            besides), to a bool or a number in 0..1, or an object or mapping with such a `score` and maybe
+            a `feedback`.
+
+    Raises:
+        MetricError: no call with example and prediction fits the function.
     """
 
     def __init__(self, name: str, function: MetricFunction) -> None:
         self.name = name
         self._function = function
-        self._takes_trace = _takes_trace(function)
+        self._given, self._named = _unused(name, function)
 
     def score_ppm(self, example: dspy.Example, prediction: Any) -> int:
         """The score in parts per million.
@@ -39,9 +49,12 @@ class Metric:
 
     def judge(self, example: dspy.Example, prediction: Any) -> tuple[int, str]:
         """The score, and the feedback that came with it (empty when none did). Raises as `score_ppm`."""
-        value = self._function(example, prediction, None) if self._takes_trace else self._function(example, prediction)
-        said = dict(value) if isinstance(value, dspy.Prediction | Mapping) else {}
-        return self._checked(said.get("score", value)), str(said.get("feedback") or "")
+        value = self._function(example, prediction, *self._given, **self._named)
+        if inspect.isawaitable(value):
+            if inspect.iscoroutine(value):
+                value.close()
+            raise MetricError(f"the metric {self.name!r} is async, and scores are not awaited; make it a plain `def`")
+        return self._checked(_part(value, "score", value)), _words(_part(value, "feedback", None))
 
     def rehearse(self, example: dspy.Example) -> None:
         """Score an example's own gold answer, so that a broken metric is found before anything is bought.
@@ -63,8 +76,13 @@ class Metric:
     def _checked(self, value: Any) -> int:
         number = _as_float(value)
         if number is None:
-            raise MetricError(f"the metric {self.name!r} returned {value!r}; return a bool or a number from 0 to 1")
-        if not math.isfinite(number) or not 0 <= number <= 1:
+            raise MetricError(f"the metric {self.name!r} returned {_no_score(value)}")
+        if not math.isfinite(number):
+            raise MetricError(
+                f"the metric {self.name!r} returned {number!r}; return a number from 0 to 1, 0 where nothing can be "
+                "measured"
+            )
+        if not 0 <= number <= 1:
             raise MetricError(f"the metric {self.name!r} returned {number!r}; scale it so that it is from 0 to 1")
         return ppm(number)
 
@@ -127,13 +145,68 @@ def _normal(value: Any) -> str:
     return " ".join(str(value).casefold().split())
 
 
-def _takes_trace(function: MetricFunction) -> bool:
+def _unused(name: str, function: MetricFunction) -> tuple[tuple[None, ...], dict[str, None]]:
+    """What a call adds to example and prediction, by position and by name, so that every parameter has a value."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):
-        return False
+        return (), {}
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    return len(positional) >= 3 or any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    takes_any_number = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    if len(positional) < 2 and not takes_any_number:
+        raise MetricError(
+            f"the metric {name!r} takes {len(positional)} arguments by position; it must take (example, prediction)"
+        )
+    given = [p for p in positional[2:] if p.default is p.empty]
+    open_ = [p for p in parameters if p not in positional[:2] and p not in given and p.kind in _BY_NAME]
+    strange = [p.name for p in open_ if p.default is p.empty and p.name not in UNUSED]
+    if len(given) > len(UNUSED) or strange:
+        asked = ", ".join([p.name for p in given[len(UNUSED) :]] + strange)
+        raise MetricError(
+            f"the metric {name!r} asks for {asked}, which nobody gives; it is called with (example, prediction, "
+            f"{', '.join(UNUSED)}), so give what it needs besides a default"
+        )
+    # Of a wrapper that takes and passes on any number, DSPy's habit is known: three.
+    count = 1 if takes_any_number and len(positional) <= 2 else len(given)
+    return (None,) * count, {p.name: None for p in open_ if p.name in UNUSED}
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _part(value: Any, name: str, default: Any) -> Any:
+    """What a feedback object (DSPy's, a mapping or any with such an attribute) says under a name."""
+    if isinstance(value, dspy.Prediction | Mapping):
+        return dict(value).get(name, default)
+    return getattr(value, name, default)
+
+
+def _words(feedback: Any) -> str:
+    """Feedback as text, whatever a metric gives: several remarks become lines."""
+    if feedback is None or isinstance(feedback, str):
+        return feedback or ""
+    if isinstance(feedback, list | tuple):
+        return "\n".join(str(remark) for remark in feedback)
+    return str(feedback)
+
+
+def _no_score(value: Any) -> str:
+    """What is wrong with a value that is no number, and what to return instead."""
+    shown = " ".join(repr(value).split())
+    shown = shown if len(shown) <= MAX_SHOWN_CHARS else shown[:MAX_SHOWN_CHARS] + "..."
+    parts = dict(value) if isinstance(value, dspy.Prediction | Mapping) else {}
+    several = list(parts.values()) if parts else list(value) if _is_row(value) else []
+    if len(several) > 1 and all(_as_float(part) is not None for part in several):
+        return (
+            f"several numbers and no `score`: {shown}; weigh them into one `score` from 0 to 1, and keep the others "
+            "beside it if you like: dspy.Prediction(score=..., accuracy=..., brevity=...)"
+        )
+    return f"{shown}; return a bool or a number from 0 to 1, or dspy.Prediction(score=..., feedback=...) with one"
+
+
+def _is_row(value: Any) -> bool:
+    """A list, a tuple or an array."""
+    return isinstance(value, list | tuple) or (type(value).__module__ == "numpy" and value.ndim == 1)
 
 
 def _as_float(value: Any) -> float | None:

@@ -1,14 +1,30 @@
-"""The plan: how many calls each stage may ask for, and how many trials a budget has room for.
+"""The plan: how much is tried, how many calls each stage may ask for, and what they may cost.
 
 A search that is cut short by its plan ends the same way every time; one that runs into a budget
-ends where the answers happened to be. So trials are planned to fit, and validation is paid for first.
+ends where the answers happened to be. So everything is planned to fit: validation is set aside
+first, what is left goes to the search, and the pools are no larger than the search can tell apart.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from swarmc.compiler.demonstrations import MOST_DISTINCT
+from swarmc.compiler.rooms import Room, rooms
+from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.money import Account, Budget, BudgetPolicy, Tally
-from swarmc.contracts.spec import SearchSpec
+from swarmc.contracts.plan import Demand, Plan, StagePlan
+from swarmc.contracts.spec import CompileSpec, PlannedSearch, SearchSpec
+
+SHARES = ((1.0, 20), (0.75, 20), (0.5, 20), (0.35, 20), (0.25, 20), (0.15, 20), (0.1, 20), (0.05, 10), (0.0, 3))
+"""Shares of the validation and test examples that a plan tries, largest first, each with the fewest that it takes."""
+SEARCH_SHARE = 0.4
+FALLBACK_CALLS = 2
+MOST_RUNS = 50_000
+MADE_BY: dict[Stage, tuple[str, ...]] = {
+    "bootstrap": ("demo_sets",),
+    "propose": ("instructions",),
+    "search": ("runs", "reflections"),
+}
+"""By stage, the sizes that cannot be planned again once it is over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,85 +39,357 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Upper bounds of completions by stage, for programs that call each predictor `calls_per_run` times in all."""
+class Preset:
+    """How much to try, for a program with one predictor; every further one adds half as many runs."""
 
-    bootstrap: int
-    propose: int
-    search: int
-    validate: int
+    runs: int
+    instructions: int
+    demo_sets: int
+    finalists: int
+    reflections: int
 
 
-def plan(spec: SearchSpec, sizes: Sizes, trials: int, calls_per_run: int) -> Plan:
-    """What the stages will ask for at most."""
-    runs = bootstrap_runs(spec, sizes)
-    return Plan(
-        bootstrap=runs * calls_per_run if spec.max_bootstrapped_demos else 0,
-        propose=sizes.predictors * spec.instructions + 1,
-        search=_search_calls(spec, sizes, trials, calls_per_run),
-        validate=_validate_calls(spec, sizes, calls_per_run),
+PRESETS = {
+    "light": Preset(runs=360, instructions=12, demo_sets=12, finalists=3, reflections=0),
+    "medium": Preset(runs=900, instructions=16, demo_sets=16, finalists=4, reflections=8),
+    "heavy": Preset(runs=2_700, instructions=24, demo_sets=24, finalists=5, reflections=16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Msats of one completion in a lane: at least, as expected, at most."""
+
+    low: int = 0
+    expected: int = 0
+    high: int = 0
+
+
+FREE = Price()
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a plan is made from, beside what was asked for.
+
+    Attributes:
+        sizes: Of splits and program.
+        demand: What the optimizer asks for, given a search's sizes.
+        account: What the run bought so far.
+        quotes: By lane, the least and the most that a completion costs; lanes without one use `swarm`.
+        done: Stages that are over: what they bought counts, not what they were planned for.
+        before: The plan that the stages in `done` followed.
+        bootstrapped: Program runs that bootstrap made.
+        programs: Programs that meet on the test examples: the winner, the baseline, and the incumbent if any.
+    """
+
+    sizes: Sizes
+    demand: Callable[[PlannedSearch], Demand]
+    account: Account
+    quotes: Mapping[Lane, Price] = field(default_factory=dict)
+    done: frozenset[Stage] = frozenset()
+    before: PlannedSearch | None = None
+    bootstrapped: int = 0
+    programs: int = 2
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A search with every size decided, and the plan that shows it."""
+
+    search: PlannedSearch
+    plan: Plan
+
+    def calls(self, stage: Stage) -> int:
+        """Most completions of a stage."""
+        return sum(line.calls_high for line in self.plan.stages if line.stage == stage)
+
+
+def effective_budget(job: CompileSpec) -> BudgetPolicy:
+    """The budget of a run: what is asked for in `budget`, and `search.calls` and `search.budget_msats` as its caps."""
+    run, search = job.budget.run, job.search
+    caps = Budget(max_calls=_least(run.max_calls, search.calls), max_msats=_least(run.max_msats, search.budget_msats))
+    return job.budget.model_copy(update={"run": caps})
+
+
+def make_plan(job: CompileSpec, known: Known) -> Planned:
+    """The largest search that fits into the budgets with its validation; one run when nothing fits.
+
+    Args:
+        job: What was asked for.
+        known: What is known by now. Asked again later, with more known, the plan may change.
+    """
+    wanted = _wanted(job, known)
+    fitted = _Fitting(job, known, wanted).fitted()
+    lines = tuple(_lines(job, known, fitted))
+    combinations = (fitted.instructions + 1) * fitted.demo_sets
+    plan = Plan(
+        stages=(*_over(known), *(line.shown for line in lines)),
+        runs=fitted.runs,
+        combinations=combinations**known.sizes.predictors,
+        cut=tuple(_cuts(job, wanted, fitted)),
+    )
+    return Planned(fitted, plan)
+
+
+def can_write(job: CompileSpec) -> bool:
+    """There is a model that writes instructions."""
+    return job.proposer == "lm"
+
+
+def sized(asked: SearchSpec, sizes: Sizes, *, writes: bool) -> PlannedSearch:
+    """The search as it would be without any cap.
+
+    Args:
+        asked: What was asked for.
+        sizes: Of splits and program.
+        writes: There is a model that writes instructions.
+    """
+    if asked.trials is None:
+        preset = PRESETS[asked.auto]
+        runs = preset.runs * (sizes.predictors + 1) // 2
+    else:
+        runs = asked.trials * min(asked.minibatch, sizes.search)
+        preset = preset_of(runs)
+        if asked.sampler == "tpe":  # The best few are scored on all search examples besides.
+            runs += min(asked.halving, asked.trials) * sizes.search
+    return _planned(asked, sizes, preset, runs, writes=writes)
+
+
+def preset_of(runs: int) -> Preset:
+    """Pools that so many runs can tell apart: a preset's, or smaller ones below the smallest preset."""
+    fitting = [preset for preset in PRESETS.values() if preset.runs <= runs]
+    if fitting:
+        return fitting[-1]
+    light, few = PRESETS["light"], max(3, runs // 12)
+    return Preset(
+        runs=runs,
+        instructions=min(light.instructions, few),
+        demo_sets=min(light.demo_sets, few),
+        finalists=min(light.finalists, max(1, runs // 60)),
+        reflections=min(light.reflections, runs // 80),
     )
 
 
-def affordable_trials(spec: SearchSpec, sizes: Sizes, budget: BudgetPolicy, account: Account) -> int:
-    """How many trials fit into what the budgets leave once validation is set aside: 1 to `spec.trials`.
+def _planned(asked: SearchSpec, sizes: Sizes, preset: Preset, runs: int, *, writes: bool) -> PlannedSearch:
+    def chosen(name: str) -> int:
+        said = getattr(asked, name)
+        return getattr(preset, name) if said is None else said
 
-    Args:
-        spec: What was asked for.
-        sizes: Of the splits.
-        budget: The caps; those of the run, of the search stage and of the swarm lane are looked at.
-        account: What was spent so far. Its bootstrap line tells what a program run costs.
-    """
-    per_run = calls_per_run(spec, sizes, account)
-    for trials in range(spec.trials, 1, -1):
-        search, validate = _search_calls(spec, sizes, trials, per_run), _validate_calls(spec, sizes, per_run)
-        if _fits(budget, account, search, validate):
-            return trials
-    return 1
-
-
-def calls_per_run(spec: SearchSpec, sizes: Sizes, account: Account) -> int:
-    """Calls of one program run: what bootstrap needed, or one a predictor before anything ran."""
-    tally = account.by_stage().get("bootstrap", Tally())
-    runs = bootstrap_runs(spec, sizes)
-    seen = -(-(tally.calls + tally.reused) // runs) if runs else 0
-    return max(seen, sizes.predictors)
+    habits = {name: getattr(asked, name) for name in SearchSpec.model_fields if name in PlannedSearch.model_fields}
+    return PlannedSearch.model_validate(
+        {
+            **habits,
+            "runs": max(1, runs),
+            "instructions": chosen("instructions"),
+            "demo_sets": chosen("demo_sets"),
+            "finalists": chosen("finalists"),
+            "reflections": chosen("reflections") if writes else 0,
+            "validation": sizes.validation,
+            "test": sizes.test,
+        }
+    )
 
 
-def bootstrap_runs(spec: SearchSpec, sizes: Sizes) -> int:
-    """Program runs that demonstrations are made from."""
-    return min(min(spec.demo_sets, MOST_DISTINCT) * spec.max_bootstrapped_demos, sizes.train)
+def _wanted(job: CompileSpec, known: Known) -> PlannedSearch:
+    """What would be done without caps; `calls` and `budget_msats` want as much as they allow, of what costs nothing
+    no more than `heavy`."""
+    writes = can_write(job)
+    for_money = job.search.budget_msats is not None and price_of("swarm", known).high > 0
+    if job.search.budget_msats is not None and not for_money:
+        return _planned(job.search, known.sizes, PRESETS["heavy"], PRESETS["heavy"].runs, writes=writes)
+    if job.search.calls is not None or for_money:
+        return _planned(job.search, known.sizes, PRESETS["heavy"], MOST_RUNS, writes=writes)
+    return sized(job.search, known.sizes, writes=writes)
 
 
-def _search_calls(spec: SearchSpec, sizes: Sizes, trials: int, per_run: int) -> int:
-    minibatch = min(spec.minibatch, sizes.search)
-    # The race gives its last runs to the best few; TPE scores them on all search examples besides.
-    full = min(spec.halving, trials) * sizes.search if spec.sampler == "tpe" else 0
-    return (trials * minibatch + full) * per_run
+class _Fitting:
+    """Shrinks a search until every cap holds: the runs first, validation when too little is left for them."""
+
+    def __init__(self, job: CompileSpec, known: Known, wanted: PlannedSearch) -> None:
+        self._job = job
+        self._known = known
+        self._wanted = wanted
+        self._rooms = tuple(rooms(effective_budget(job), known.account, known.done))
+
+    def fitted(self) -> PlannedSearch:
+        if self._fits(self._with_made(self._wanted)):
+            return self._with_made(self._wanted)
+        best: PlannedSearch | None = None
+        for share in SHARES:
+            found = self._most_runs(*share)
+            if found is not None and (best is None or found.runs > best.runs):
+                best = found
+            if found is not None and self._is_enough(found):
+                return found
+        return best or self._at(1, *SHARES[-1])
+
+    def _most_runs(self, share: float, least: int) -> PlannedSearch | None:
+        """The largest search that fits with this share of the validation examples; nothing when one run does not."""
+        low, high = 0, self._wanted.runs
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._fits(self._at(middle, share, least)):
+                low = middle
+            else:
+                high = middle - 1
+        return self._at(low, share, least) if low else None
+
+    def _is_enough(self, found: PlannedSearch) -> bool:
+        """The search gets its share of the calls, or all that it wants: then validation need not shrink further."""
+        lines = list(_lines(self._job, self._known, found))
+        search = sum(line.calls for line in lines if line.shown.stage == "search")
+        return found.runs >= self._wanted.runs // 2 or search >= SEARCH_SHARE * sum(line.calls for line in lines)
+
+    def _at(self, runs: int, share: float, least: int) -> PlannedSearch:
+        """The search at this size: pools that so many runs can tell apart, and a share of the validation examples."""
+        wanted, small, sizes = self._wanted, preset_of(runs), self._known.sizes
+        return self._with_made(
+            wanted.model_copy(
+                update={
+                    "runs": runs,
+                    "instructions": min(wanted.instructions, small.instructions),
+                    "demo_sets": min(wanted.demo_sets, small.demo_sets),
+                    "finalists": min(wanted.finalists, small.finalists),
+                    "reflections": min(wanted.reflections, small.reflections),
+                    "validation": _some(sizes.validation, share, least),
+                    "test": _some(sizes.test, share, least),
+                }
+            )
+        )
+
+    def _with_made(self, search: PlannedSearch) -> PlannedSearch:
+        """What a stage that is over has made is not planned again."""
+        before, kept = self._known.before, {}
+        for stage, names in MADE_BY.items():
+            if before is not None and stage in self._known.done:
+                kept |= {name: getattr(before, name) for name in names}
+        return search.model_copy(update=kept)
+
+    def _fits(self, search: PlannedSearch) -> bool:
+        lines = list(_lines(self._job, self._known, search))
+        return all(_holds(room, lines) for room in self._rooms)
 
 
-def _validate_calls(spec: SearchSpec, sizes: Sizes, per_run: int) -> int:
-    return (spec.finalists * sizes.validation + 2 * sizes.test) * per_run
+@dataclass(frozen=True)
+class _Line:
+    """A stage's plan, and what it will take as expected."""
+
+    shown: StagePlan
+    calls: int
+    msats: int
 
 
-def _fits(budget: BudgetPolicy, account: Account, search: int, validate: int) -> bool:
-    by_stage, by_lane, total = account.by_stage(), account.by_lane(), account.total
-    # Search's own earlier calls are part of its plan (a resumed run replays them), so they are not counted as gone.
-    own = by_stage.get("search", Tally()) + by_stage.get("validate", Tally())
-    sample = by_stage.get("bootstrap", Tally())
-    price = -(-sample.msats // sample.calls) if sample.calls else 0
-    scopes = [
-        (budget.run, total, search + validate),
-        (budget.stages.get("search", Budget()), by_stage.get("search", Tally()), search),
-        (budget.stages.get("validate", Budget()), by_stage.get("validate", Tally()), validate),
-        (budget.lanes.get("swarm", Budget()), by_lane.get("swarm", Tally()), search + validate),
+def _holds(room: Room, lines: Sequence[_Line]) -> bool:
+    """Whether everything that is still to come, as expected, fits into a cap."""
+    own = [line for line in lines if room.covers(line.shown.stage, line.shown.lane)]
+    calls, msats = sum(line.calls for line in own), sum(line.msats for line in own)
+    return (room.calls is None or calls <= room.calls) and (room.msats is None or msats <= room.msats)
+
+
+def _lines(job: CompileSpec, known: Known, search: PlannedSearch) -> Iterator[_Line]:
+    """The stages that are not over, in the order of the compile."""
+    demand, sizes = known.demand(search), known.sizes
+    least, expected, most = calls_per_run(job, known)
+    runs_low = min(search.runs, sizes.search)
+    # An incumbent meets the finalists, and the winner on the test examples.
+    incumbents = known.programs - 2
+    together = (search.finalists + incumbents) * search.validation + known.programs * search.test
+    at_least = search.validation + search.test
+
+    def runs(stage: Stage, lane: Lane, low: int, high: int) -> _Line:
+        return _line(job, known, stage, lane, (low * least, high * expected, high * most))
+
+    def written(stage: Stage, high: int) -> _Line:
+        return _line(job, known, stage, "propose", (0, high, high))
+
+    found = [
+        runs("bootstrap", "teacher", demand.bootstrap_runs, demand.bootstrap_runs),
+        written("propose", demand.proposals if can_write(job) else 0),
+        runs("search", "swarm", runs_low, search.runs),
+        written("search", demand.writings),
+        runs("validate", "validation", at_least, together),
     ]
-    return all(_allows(cap, used, own, calls, price) for cap, used, calls in scopes)
+    for line in found:
+        if line.shown.stage not in known.done and line.shown.calls_high:
+            yield line
 
 
-def _allows(cap: Budget, used: Tally, own: Tally, calls: int, price_msats: int) -> bool:
-    gone_calls = max(0, used.calls - own.calls) + used.lost
-    gone_msats = max(0, used.msats - own.msats) + used.lost_msats
-    if cap.max_calls is not None and gone_calls + calls > cap.max_calls:
-        return False
-    return cap.max_msats is None or gone_msats + calls * price_msats <= cap.max_msats
+def _over(known: Known) -> Iterator[StagePlan]:
+    """What the stages that are over asked for."""
+    for line in known.account.lines:
+        tally = line.tally
+        calls, msats = tally.calls + tally.reused + tally.lost, tally.msats + tally.lost_msats
+        if line.stage in known.done and calls:
+            yield StagePlan(
+                stage=line.stage,
+                lane=line.lane,
+                calls_low=calls,
+                calls_high=calls,
+                msats_low=msats,
+                msats_high=msats,
+            )
+
+
+def _line(job: CompileSpec, known: Known, stage: Stage, lane: Lane, calls: tuple[int, int, int]) -> _Line:
+    low, expected, high = calls
+    booked: Lane = lane if lane in job.lanes else "swarm"
+    price = price_of(booked, known)
+    shown = StagePlan(
+        stage=stage,
+        lane=booked,
+        calls_low=low,
+        calls_high=high,
+        msats_low=low * price.low,
+        msats_high=high * price.high,
+    )
+    return _Line(shown, expected, expected * price.expected)
+
+
+def calls_per_run(job: CompileSpec, known: Known) -> tuple[int, int, int]:
+    """Completions of one program run: at least, as bootstrap needed on average (rounded up), at most.
+
+    Before anything ran, every predictor is expected to be called once.
+    """
+    sizes = known.sizes
+    again = FALLBACK_CALLS if job.adapter.json_fallback and job.adapter.kind == "chat" else 1
+    tally = known.account.by_stage().get("bootstrap", Tally())
+    runs, seen = known.bootstrapped, tally.calls + tally.reused
+    if "bootstrap" not in known.done or not runs or not seen:
+        return 1, sizes.predictors, sizes.predictors * again
+    expected = max(-(-seen // runs), 1)
+    return max(1, min(seen // runs, sizes.predictors)), expected, max(expected, sizes.predictors) * again
+
+
+def price_of(lane: Lane, known: Known) -> Price:
+    """The quote, with what the lane's completions cost so far as what is expected."""
+    quote = known.quotes.get(lane, known.quotes.get("swarm", FREE))
+    bought = known.account.by_lane().get(lane, Tally())
+    if not bought.calls:
+        return Price(quote.low, quote.high, quote.high)
+    return Price(quote.low, -(-bought.msats // bought.calls), max(quote.high, -(-bought.msats // bought.calls)))
+
+
+def _cuts(job: CompileSpec, wanted: PlannedSearch, fitted: PlannedSearch) -> Iterator[str]:
+    """What is smaller than it was asked for, in words."""
+    names = {
+        "runs": "program runs in the search",
+        "instructions": "instructions a predictor",
+        "demo_sets": "demonstration sets a predictor",
+        "validation": "validation examples",
+        "test": "test examples",
+    }
+    open_ended = job.search.calls is not None or job.search.budget_msats is not None
+    for name, words in names.items():
+        have, had = getattr(fitted, name), getattr(wanted, name)
+        asked = name in ("validation", "test") or getattr(job.search, name, None) is not None or not open_ended
+        if have < had and asked:
+            yield f"{words}: {have:,} of {had:,}, so that the budget holds"
+
+
+def _some(count: int, share: float, least: int) -> int:
+    return min(count, max(least, round(count * share)))
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((limit for limit in (one, other) if limit is not None), default=None)

@@ -6,12 +6,14 @@ instructions are asked for at once.
 """
 
 import asyncio
+import copy
 from collections.abc import Mapping, Sequence
 
 import dspy
 
 from swarmc.compiler.evaluation import Evaluator, gather_or_cancel
 from swarmc.compiler.scope import scoped
+from swarmc.compiler.studies import fresh_instructions
 from swarmc.contracts.candidates import Demo, PredictorInfo
 from swarmc.contracts.completions import Stage
 from swarmc.contracts.ports import Workbench
@@ -70,6 +72,7 @@ class LanguageModelProposer:
         self._examples = examples
         self._stage: Stage = stage
         self._lm = evaluator.lm("propose").copy(temperature=PROPOSAL_TEMPERATURE)
+        self._adapter = _asking_once(evaluator.adapter)
         self._summary: asyncio.Task[str] | None = None
 
     async def prepare(self) -> None:
@@ -81,19 +84,22 @@ class LanguageModelProposer:
     async def propose(self, name: str, info: PredictorInfo, demos: Sequence[Demo], count: int) -> list[str]:
         """Up to `count` distinct instructions, in an order that does not depend on timing.
 
-        Answers that repeat one another are asked for again, a few rounds at most.
+        Answers that repeat one another or cannot be read are asked for again: at most `count` and a half
+        calls in all, beside the one summary.
 
         Raises:
             BudgetExhausted: they could not all be bought.
             VenueError: the lane stayed down.
         """
+        if count < 1:
+            return []
         await self.prepare()
         assert self._summary is not None
         summary = self._summary.result()
         found: dict[str, None] = {}
-        asked = 0
+        asked, most = 0, count + -(-count // 2)
         for _ in range(MAX_ROUNDS):
-            missing = count - len(found)
+            missing = min(count - len(found), most - asked)
             if missing <= 0:
                 break
             written = await gather_or_cancel(self._write(name, info, demos, summary, asked + i) for i in range(missing))
@@ -120,7 +126,7 @@ class LanguageModelProposer:
 
     async def _ask(self, signature: type[dspy.Signature], field: str, number: int, **inputs: str) -> str:
         """One field of one answer; empty when the model's answer cannot be read."""
-        settings = {"lm": self._lm, "adapter": self._evaluator.adapter, "trace": None, "disable_history": True}
+        settings = {"lm": self._lm, "adapter": self._adapter, "trace": None, "disable_history": True}
         with scoped(self._stage, rollout_id=number) as scope, dspy.context(**settings):
             try:
                 answer = await dspy.Predict(signature).acall(**inputs)
@@ -155,12 +161,27 @@ async def ask_plainly(evaluator: Evaluator, prompt: str, rollout_id: int) -> str
 async def propose_for_all(
     bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
 ) -> dict[str, tuple[str, ...]]:
-    """Instructions by predictor, its own first; a writer is shown the predictor's last demonstration set."""
-    found = {}
-    for name, info in bench.predictors.items():
-        shown = next((demos for demos in reversed(demo_sets[name]) if demos), ())
-        found[name] = (info.instruction, *await bench.instructions(name, shown))
-    return found
+    """Instructions by predictor, its own first; a writer is shown the predictor's last demonstration set.
+
+    After an earlier search only a few are asked for: the best of its own come with the study. All
+    predictors' instructions are awaited together. The first error cancels the others.
+    """
+    shown = {name: next((demos for demos in reversed(demo_sets[name]) if demos), ()) for name in bench.predictors}
+    found = await gather_or_cancel(
+        bench.instructions(name, demos, count=fresh_instructions(bench, name)) for name, demos in shown.items()
+    )
+    return {
+        name: (info.instruction, *texts) for (name, info), texts in zip(bench.predictors.items(), found, strict=True)
+    }
+
+
+def _asking_once(adapter: dspy.Adapter) -> dspy.Adapter:
+    """The adapter without its second asking as JSON: what cannot be read is asked for anew, and counted."""
+    if not isinstance(adapter, dspy.ChatAdapter):
+        return adapter
+    once = copy.copy(adapter)
+    once.use_json_adapter_fallback = False
+    return once
 
 
 def template_instructions(info: PredictorInfo, labels: Sequence[str], count: int) -> list[str]:

@@ -4,22 +4,40 @@ The unit is one candidate on one example, and one sample of it. Its outcome is a
 the model or the program failed; a venue that is down raises instead. Examples stream: as long as a
 policy names candidates, `in_flight` units are out, and unit n + in_flight is chosen when unit n was
 told. What is chosen therefore depends on scores alone, never on the order in which they arrived.
+
+A policy may also have texts written. That takes longer than a unit, so units go on meanwhile, and
+the texts are told a fixed number of units later: again a point that depends on scores alone.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from swarmc.compiler.intervals import mean_score, paired_difference
-from swarmc.contracts.candidates import Candidate, Score
+from swarmc.contracts.candidates import (
+    Candidate,
+    Measured,
+    Outcome,
+    RunCost,
+    Score,
+    SearchResult,
+    Study,
+    Trial,
+)
 from swarmc.contracts.canonical import ContentId
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.ports import Workbench
 
 Ended = Literal["completed", "budget"]
+Choices = dict[str, tuple[int, int]]
 FEWEST_SHARED = 8
+ROUNDS = 8
+"""Units in flight are at most such a part of all units: a race of few would be over before a score is told."""
+WRITING_LAG = 2
+"""Texts are told when so many times the units in flight were told since they were asked for: what a model
+needs to write an instruction is some times what it needs for an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +57,38 @@ class Unit:
     sample: int
 
 
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Texts that a policy wants while the race goes on.
+
+    Attributes:
+        write: Has them written; called at once.
+        told: Called with them, or with nothing when the budget refused them.
+    """
+
+    write: Callable[[], Awaitable[Sequence[str]]]
+    told: Callable[[Sequence[str]], None]
+
+
 @dataclass
 class Entry:
     """A candidate in the race.
 
     Attributes:
         candidate: Its text.
+        choice: Its pool indices by predictor.
         asked: How many units of it were chosen: always the first ones of the order.
         scores_ppm: What was told, by position.
         dropped: It cannot win any more.
+        cost: What its told units took.
     """
 
     candidate: Candidate
+    choice: Choices = field(default_factory=dict)
     asked: int = 0
     scores_ppm: dict[int, int] = field(default_factory=dict)
     dropped: bool = False
+    cost: RunCost = field(default_factory=RunCost)
 
     @property
     def score(self) -> Score:
@@ -64,8 +99,8 @@ class Entry:
 class Policy(Protocol):
     """Who runs next."""
 
-    def choose(self, race: "Race") -> int | None:
-        """The entry that gets the next unit; nothing when no more is wanted before another score is told."""
+    def choose(self, race: "Race") -> int | Writing | None:
+        """The entry that gets the next unit, or texts to be written; nothing before another score or text is told."""
         ...
 
     def told(self, race: "Race", unit: Unit, score_ppm: int) -> None:
@@ -82,6 +117,12 @@ class Race:
         in_flight: Units that are out at once. Part of the result: a search that is run again needs the same.
         units: How many may be asked for in all.
         samples: How often a candidate may meet each example.
+
+    Attributes:
+        entries: The candidates, in the order of entering.
+        asked: Units that were chosen.
+        told: Units whose scores are in.
+        may_write: The budget has refused no text yet.
     """
 
     def __init__(
@@ -90,17 +131,22 @@ class Race:
         self.entries: list[Entry] = []
         self.units = units
         self.asked = 0
+        self.told = 0
+        self.may_write = True
         self.order = tuple(order)
         self._bench = bench
-        self._in_flight = in_flight
+        self._in_flight = max(1, min(in_flight, units // ROUNDS))
         self._samples = samples
         self._numbers: dict[ContentId, int] = {}
+        self._trials: list[Trial] = []
+        self._out: deque[tuple[Unit, asyncio.Task[Outcome]]] = deque()
+        self._writings: deque[tuple[int, Writing, asyncio.Task[Sequence[str] | None]]] = deque()
 
-    def enter(self, candidate: Candidate) -> int:
-        """Let a candidate in, at any time; the same text keeps its number and its scores."""
+    def enter(self, candidate: Candidate, choice: Choices | None = None) -> int:
+        """Let a candidate in, at any time; the same text keeps its number, its first choice and its scores."""
         number = self._numbers.setdefault(candidate.content_id, len(self.entries))
         if number == len(self.entries):
-            self.entries.append(Entry(candidate))
+            self.entries.append(Entry(candidate, choice or {}))
         return number
 
     def is_open(self, number: int) -> bool:
@@ -114,22 +160,27 @@ class Race:
         Raises:
             VenueError: a venue stayed down; what was told stays in the entries.
         """
-        out: deque[tuple[Unit, asyncio.Task[int]]] = deque()
         try:
             while True:
-                while len(out) < self._in_flight and (unit := self._next(policy)) is not None:
-                    out.append((unit, asyncio.create_task(self._score(unit))))
-                if not out:
+                self._fill(policy)
+                if self._writings and (not self._out or self.told >= self._writings[0][0]):
+                    await self._tell_texts()
+                elif self._out:
+                    self._tell(policy, self._out[0][0], await self._out[0][1])
+                    self._out.popleft()
+                else:
                     return "completed"
-                self._tell(policy, out[0][0], await out[0][1])
-                out.popleft()
         except BudgetExhausted:
-            await self._keep_bought(policy, out)
+            await self._keep_bought(policy)
             return "budget"
         finally:
-            for _, task in out:
+            tasks: list[asyncio.Task[Any]] = [task for _, task in self._out]
+            tasks += [task for _, _, task in self._writings]
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*(task for _, task in out), return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._out.clear()
+            self._writings.clear()
 
     def drop_losers(self, leader: int) -> None:
         """Drop every entry whose paired difference to the leader lies below 0 with its whole interval."""
@@ -147,33 +198,92 @@ class Race:
         told = [n for n, entry in enumerate(self.entries) if entry.scores_ppm]
         return sorted(told, key=lambda n: (-self.entries[n].score.low_ppm, n))
 
-    def _next(self, policy: Policy) -> Unit | None:
-        if self.asked >= self.units or (number := policy.choose(self)) is None:
-            return None
+    def tell_trial(self, number: int) -> None:
+        """Say what an entry scored so far, as the search's next trial."""
+        entry = self.entries[number]
+        trial = Trial(
+            number=len(self._trials),
+            choice=entry.choice,
+            candidate_id=entry.candidate.content_id,
+            score=entry.score,
+            runs=self.told,
+        )
+        self._trials.append(trial)
+        self._bench.tell_trial(trial)
+
+    def result(self, finalists: Sequence[int], ended: Ended, study: Study) -> SearchResult:
+        """How the search went, with the best of `finalists` handed on."""
+        best = [self.entries[number] for number in finalists[: self._bench.spec.finalists]]
+        told = [entry for entry in self.entries if entry.scores_ppm]
+        return SearchResult(
+            trials=tuple(self._trials),
+            finalists=tuple((entry.candidate, entry.score) for entry in best),
+            ended=ended,
+            measured=tuple(
+                Measured(
+                    candidate_id=entry.candidate.content_id, choice=entry.choice, score=entry.score, cost=entry.cost
+                )
+                for entry in told
+            ),
+            study=study.model_copy(update={"best": tuple(entry.choice for entry in best)}),
+        )
+
+    def _fill(self, policy: Policy) -> None:
+        """Start units until all places are taken or the policy names nobody, and the writings that it names between."""
+        while len(self._out) < self._in_flight and self.asked < self.units:
+            chosen = policy.choose(self)
+            if chosen is None:
+                return
+            if isinstance(chosen, Writing):
+                due = self.told + WRITING_LAG * self._in_flight
+                self._writings.append((due, chosen, asyncio.create_task(_written(chosen))))
+            else:
+                unit = self._next(chosen)
+                self._out.append((unit, asyncio.create_task(self._score(unit))))
+
+    def _next(self, number: int) -> Unit:
         entry = self.entries[number]
         position, count = entry.asked, len(self.order)
         entry.asked += 1
         self.asked += 1
         return Unit(number, position, self.order[position % count], position // count)
 
-    async def _score(self, unit: Unit) -> int:
+    async def _score(self, unit: Unit) -> Outcome:
         candidate = self.entries[unit.entry].candidate
         evaluation = await self._bench.evaluate(candidate, (unit.example_id,), rollout_id=unit.sample)
-        return evaluation.outcomes[0].score_ppm
+        return evaluation.outcomes[0]
 
-    def _tell(self, policy: Policy, unit: Unit, score_ppm: int) -> None:
-        self.entries[unit.entry].scores_ppm[unit.position] = score_ppm
-        policy.told(self, unit, score_ppm)
+    def _tell(self, policy: Policy, unit: Unit, outcome: Outcome) -> None:
+        entry = self.entries[unit.entry]
+        entry.scores_ppm[unit.position] = outcome.score_ppm
+        entry.cost += outcome.cost
+        self.told += 1
+        policy.told(self, unit, outcome.score_ppm)
 
-    async def _keep_bought(self, policy: Policy, out: deque[tuple[Unit, asyncio.Task[int]]]) -> None:
+    async def _tell_texts(self) -> None:
+        _, writing, task = self._writings[0]
+        texts = await task
+        self._writings.popleft()
+        self.may_write = self.may_write and texts is not None
+        writing.told(texts or ())
+
+    async def _keep_bought(self, policy: Policy) -> None:
         """Tell the scores that were bought although the budget refused others. Other errors still raise."""
-        while out:
-            unit, task = out.popleft()
+        while self._out:
+            unit, task = self._out.popleft()
             try:
-                score_ppm = await task
+                outcome = await task
             except BudgetExhausted:
                 continue
-            self._tell(policy, unit, score_ppm)
+            self._tell(policy, unit, outcome)
+
+
+async def _written(writing: Writing) -> Sequence[str] | None:
+    """The texts; nothing when they could not be bought, which ends the writing and not the race."""
+    try:
+        return await writing.write()
+    except BudgetExhausted:
+        return None
 
 
 def cannot_win(entry: Entry, leader: Entry) -> bool:

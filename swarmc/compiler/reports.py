@@ -3,17 +3,39 @@
 import difflib
 from collections.abc import Mapping, Sequence
 
+from swarmc.compiler import pictures
 from swarmc.compiler.datasets import SPLITS, Splits
-from swarmc.compiler.pictures import markdown_image, score_over_trials
-from swarmc.contracts.candidates import Candidate, Comparison, Demo, Pools, Score, SearchResult
+from swarmc.compiler.intervals import Z_95
+from swarmc.contracts.candidates import (
+    Candidate,
+    Comparison,
+    Demo,
+    Effect,
+    Pools,
+    Score,
+    SearchResult,
+    Study,
+    Trial,
+    Validation,
+)
 from swarmc.contracts.manifest import CompiledModuleManifest
 from swarmc.contracts.money import Account, Tally
+from swarmc.contracts.plan import Plan
+from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
 
 MAX_PAGE_CHARS = 95_000
+CUT, FENCE = "\n\n... cut", "\n```"
 MAX_CELL_CHARS = 160
 LEADERS = 12
+BEST_INSTRUCTIONS = 5
+MOST_PREDICTORS = 8
 SHOWN_DEMOS = 8
+TITLES = {
+    "score.png": "Score over program runs",
+    "effects.png": "What instructions (i) and demonstration sets (d) add: logits and their 95 % intervals",
+    "front.png": "Score and cost",
+}
 
 
 def load_report(spec: CompileSpec, splits: Splits, chosen_venues: Mapping[str, str], notes: Sequence[str]) -> str:
@@ -30,6 +52,27 @@ def load_report(spec: CompileSpec, splits: Splits, chosen_venues: Mapping[str, s
         table(["lane", "where its calls run"], lanes),
         *(f"> {note}" for note in notes),
     )
+
+
+def plan_report(plan: Plan) -> str:
+    """What every stage will ask for, from and to, and what had to be smaller than it was asked for."""
+    cuts = [f"- {sentence}" for sentence in plan.cut]
+    return page(
+        "# Plan",
+        f"The search makes up to {plan.runs:,} program runs over {plan.combinations:,} combinations.",
+        table(["stage", "lane", "calls, from - to", "msats, from - to"], plan_rows(plan)),
+        "Calls that were paid for before are read again for nothing.",
+        "## What was cut" if cuts else "Nothing was cut.",
+        "\n".join(cuts),
+    )
+
+
+def plan_rows(plan: Plan) -> list[list[str]]:
+    """A row per stage and lane, and their sum."""
+    rows = [
+        [s.stage, s.lane, _range(s.calls_low, s.calls_high), _range(s.msats_low, s.msats_high)] for s in plan.stages
+    ]
+    return [*rows, ["**all**", "", _range(*plan.calls), _range(*plan.msats)]]
 
 
 def bootstrap_report(demo_sets: Mapping[str, Sequence[Sequence[Demo]]]) -> str:
@@ -52,46 +95,65 @@ def propose_report(instructions: Mapping[str, Sequence[str]]) -> str:
 
 
 def search_report(result: SearchResult, pools: Pools) -> str:
-    """Leaderboard, score over trials as a picture, and what the leader changed in the prompt."""
+    """The pictures, leaderboard, best instructions, and what the leader changed in the prompt."""
     if not result.trials:
         return page("# Search", "The budget ran out before one trial was scored.")
+    pools = result.study.pools if result.study else pools
     last = {trial.candidate_id: trial for trial in result.trials}
-    best = sorted(last.values(), key=lambda trial: (-trial.score.mean_ppm, -trial.score.count))[:LEADERS]
-    rows = [[str(t.number), _interval(t.score), _choice(t.choice)] for t in best]
-    leader, score = result.finalists[0]
+    images = [
+        f"{pictures.markdown_image(png, TITLES[name])}\n\n*{TITLES[name]}*"
+        for name, png in search_files(result, pools).items()
+    ]
     return page(
         "# Search",
         f"{len(result.trials)} trials of {_space(pools)} combinations; {len(last)} distinct ones were tried."
         + (" **The budget ran out; this is the best so far.**" if result.ended == "budget" else ""),
-        markdown_image(score_over_trials(result.trials), "score over trials"),
+        *images,
         "## Leaderboard",
-        table(["trial", "score on search examples", "instruction / demonstration set"], rows),
-        f"## What the leader changed ({score})",
-        prompt_changes(pools.baseline, leader),
+        _leaderboard(list(last.values())),
+        _best_instructions(result.study) if result.study else "",
+        _leader_changes(result, pools),
     )
 
 
-def validate_report(comparison: Comparison | None, finalists: Sequence[tuple[Candidate, Score]]) -> str:
-    """The finalists on validation examples, then winner against baseline on test examples."""
-    rows = [[str(i), _interval(score)] for i, (_, score) in enumerate(finalists)]
+def search_files(result: SearchResult, pools: Pools) -> dict[str, bytes]:  # noqa: ARG001 - what all reports of it take
+    """The pictures of a search that have something to show, as PNG files by name."""
+    files = {}
+    if result.trials:
+        files["score.png"] = pictures.score_over_runs(result.trials)
+    if result.study and result.study.effects:
+        files["effects.png"] = pictures.effects(result.study)
+    if any(one.cost.calls for one in result.measured):
+        files["front.png"] = pictures.front(result.measured)
+    return files
+
+
+def validate_report(validation: Validation) -> str:
+    """The finalists on validation examples, the winner against the uncompiled program and what is promoted now."""
+    rows = [[str(i), _interval(score)] for i, (_, score) in enumerate(validation.finalists)]
     parts = ["# Validation", table(["finalist", "score on validation examples"], rows) if rows else ""]
+    comparison = validation.comparison
     if comparison is None:
         return page(*parts, "**The budget ran out before the test examples were scored: no score may be claimed.**")
     failures = [o.failure for o in comparison.winner.outcomes if o.failure]
+    parts += ["## Test examples, which no choice has seen", *_compared(comparison, "uncompiled")]
+    if validation.incumbent is not None:
+        parts += ["## Against the program that is promoted now", *_compared(validation.incumbent, "promoted now")]
     return page(
         *parts,
-        "## Test examples, which no choice has seen",
-        table(
-            ["", "score", "examples"],
-            [
-                ["uncompiled", _interval(comparison.baseline.score), str(comparison.baseline.score.count)],
-                ["compiled", _interval(comparison.winner.score), str(comparison.winner.score.count)],
-                ["difference, paired", _interval(comparison.improvement), str(comparison.improvement.count)],
-            ],
-        ),
-        f"Verdict: **{comparison.verdict}**.",
         f"{len(failures)} test examples failed, for example: {_brief(failures[0])}" if failures else "",
     )
+
+
+def promotion_report(promotion: Promotion) -> str:
+    """What runs under the name from now on, and why."""
+    rows = [
+        ["decided by run", promotion.run_id],
+        ["the winner", f"`{promotion.compiled_id}`"],
+        ["ran before", f"`{promotion.incumbent_id}`" if promotion.incumbent_id else "nothing"],
+        ["runs now", f"`{promotion.manifest_uri}`" if promotion.manifest_uri else "nothing"],
+    ]
+    return page(f"# {promotion.name}: {promotion.decision}", f"{promotion.reason}", table(["", ""], rows))
 
 
 def final_report(
@@ -149,7 +211,60 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def page(*parts: str) -> str:
     """Parts with blank lines between them, cut at the size a browser still shows quickly."""
     text = "\n\n".join(part for part in parts if part)
-    return text if len(text) <= MAX_PAGE_CHARS else text[:MAX_PAGE_CHARS] + "\n\n... cut"
+    if len(text) <= MAX_PAGE_CHARS:
+        return text
+    text = text[: MAX_PAGE_CHARS - len(CUT) - len(FENCE)]
+    return text + (FENCE if text.count("```") % 2 else "") + CUT
+
+
+def _leaderboard(trials: Sequence[Trial]) -> str:
+    """The best candidates by the lower ends of their intervals: a few lucky examples are not enough."""
+    best = sorted(trials, key=lambda trial: (-trial.score.low_ppm, trial.number))[:LEADERS]
+    rows = [[str(t.number), _interval(t.score), _choice(t.choice)] for t in best]
+    return table(["trial", "score on search examples", "instruction / demonstration set"], rows)
+
+
+def _best_instructions(study: Study) -> str:
+    """By predictor the instructions that add most, as the search believed at its end."""
+    alone = [effect for effect in study.effects if effect.instruction is not None and effect.demos is None]
+    rows = []
+    for name in list(dict.fromkeys(effect.predictor for effect in alone))[:MOST_PREDICTORS]:
+        mine = sorted((effect for effect in alone if effect.predictor == name), key=lambda effect: -effect.mean)
+        texts = study.pools.instructions.get(name, ())
+        rows += [_instruction_row(effect, texts) for effect in mine[:BEST_INSTRUCTIONS]]
+    if not rows:
+        return ""
+    head = ["predictor", "number", "effect in logits, 95 % interval", "runs", "instruction"]
+    return "## Best instructions\n\n" + table(head, rows)
+
+
+def _instruction_row(effect: Effect, texts: Sequence[str]) -> list[str]:
+    number = effect.instruction or 0
+    mean, reach = effect.mean / 1_000, Z_95 * effect.sd / 1_000
+    text = _brief(texts[number]) if number < len(texts) else ""
+    shown = f"{mean:+.2f} [{mean - reach:+.2f}, {mean + reach:+.2f}]"
+    return [effect.predictor, f"i{number}", shown, f"{effect.runs:,}", text]
+
+
+def _leader_changes(result: SearchResult, pools: Pools) -> str:
+    if not result.finalists:
+        return ""
+    leader, score = result.finalists[0]
+    return f"## What the leader changed ({score})\n\n{prompt_changes(pools.baseline, leader)}"
+
+
+def _compared(comparison: Comparison, other: str) -> list[str]:
+    """A comparison as a table and a verdict."""
+    rows = [
+        [other, _interval(comparison.baseline.score), str(comparison.baseline.score.count)],
+        ["compiled", _interval(comparison.winner.score), str(comparison.winner.score.count)],
+        ["difference, paired", _interval(comparison.improvement), str(comparison.improvement.count)],
+    ]
+    return [table(["", "score", "examples"], rows), f"Verdict: **{comparison.verdict}**."]
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} - {high:,}"
 
 
 def _tally(tally: Tally) -> list[str]:

@@ -11,7 +11,8 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from swarmc.compiler.surrogate import AdditiveLogistic, Choice, Priors
+from swarmc.compiler.draws import Choice, Draw
+from swarmc.compiler.surrogate import ORDER_DECIMALS, AdditiveLogistic, Priors
 
 OUTCOMES = "outcomes"
 """Name of the trial attribute that holds the scores (0 to 1) by example, when a trial has several."""
@@ -38,6 +39,7 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
     Attributes:
         closed: Combinations that must not be chosen, as indices in the order of `space`.
         only: The combinations that may be chosen; `None` for all.
+        model: What is believed. What is known before anything is seen must be told it before the first ask.
     """
 
     def __init__(
@@ -49,8 +51,12 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         priors: Priors | None = None,
     ) -> None:
         groups: dict[str, list[int]] = {}
+        self._places: dict[str, tuple[int, int]] = {}
         for name, distribution in space.items():
-            groups.setdefault(name.rpartition("/")[0], []).append(len(distribution.choices))
+            group = groups.setdefault(name.rpartition("/")[0], [])
+            self._places[name] = len(groups) - 1, len(group)
+            group.append(len(distribution.choices))
+        self._shut: dict[str, set[int]] = {name: set() for name in space}
         self.model = AdditiveLogistic(list(groups.values()), priors)
         self.closed: set[Choice] = set()
         self.only: set[Choice] | None = None
@@ -74,15 +80,34 @@ class SurrogateSampler(optuna.samplers.BaseSampler):
         """There is a combination left that may be chosen."""
         if self.only is not None:
             return not self.only <= self.closed
-        return len(self.closed) < prod(len(distribution.choices) for distribution in self._space.values())
+        return len(self.closed) < prod(len(d.choices) - len(self._shut[name]) for name, d in self._space.items())
+
+    def shut(self, name: str, index: int) -> None:
+        """Keep a place in parameter `name` for a value that does not exist yet; before the first ask."""
+        self._shut[name].add(index)
+        self.model.shut(*self._places[name], index)
+
+    def open(self, name: str, index: int, parent: int) -> None:
+        """Let a value in at its place: it was made from the value `parent`, and is expected to be worth as much."""
+        self._shut[name].discard(index)
+        self._refit()
+        self.model.open(*self._places[name], index, parent)
+
+    def imagine(self) -> Draw:
+        """What everything is worth, in one sample of what is believed now."""
+        self._refit()
+        return self.model.draw(self._rng)
 
     def ranking(self, optimism: float = 0.0) -> list[tuple[Choice, float]]:
-        """Combinations that were tried, best first, by posterior mean plus `optimism` standard deviations (logits)."""
+        """Combinations that were tried, best first, by posterior mean plus `optimism` standard deviations (logits).
+
+        Of those that are equal but for rounding the first one tried comes first.
+        """
         self._refit()
         tried = list(self._tried)
         if not tried:
             return []
-        values = self.model.means(tried) + optimism * self.model.deviations(tried)
+        values = np.round(self.model.means(tried) + optimism * self.model.deviations(tried), ORDER_DECIMALS)
         return [(tried[i], float(values[i])) for i in np.argsort(-values, kind="stable")]
 
     def infer_relative_search_space(

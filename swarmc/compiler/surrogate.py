@@ -6,18 +6,25 @@ the whole combination (with several predictors), and how easy the example is. Al
 normal priors, whose spreads are learned as the search goes; the posterior is Laplace's. Effects are
 kept for what was tried, so the model grows with the sum of the predictors' choices, not with their
 product. The next candidate is chosen by top-two Thompson sampling (Russo 2016).
+
+What is known of an effect beforehand (mean and standard deviation, from an earlier search or from
+the instruction that it was written from) is its prior, widened by a spread that is learned like the
+others: how much such effects turn out to have changed. Of an effect that an earlier search knew only
+a part is expected again, because what was found best then was lucky in part, and effects that have
+changed lie nearer to nothing; which part, is learned as well.
+
+Machines round differently in the last bits. So nothing is decided by them: what carries over from
+fit to fit and what is ordered is rounded first, far above that noise, and ties go to the earlier.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import chain, product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Choice = tuple[int, ...]
-Floats = NDArray[np.floating[Any]]
+from swarmc.compiler.draws import DECIMALS, Choice, Draw, Floats
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,10 @@ class Priors:
         pair: Of the interaction within a group.
         combination: Of a whole combination of several groups.
         example: Of the examples' difficulty.
+        drift: Of the change of effects that an earlier search knew.
+        kept: No spread: the part of such an effect that is expected again.
+        kept_sd: How far that part may be from it.
+        child: Of the difference between an instruction and the one that it was written from.
         weight: How many effects the expectation counts for, when a spread is learned.
         curiosity: How much of its spread an untried interaction shows in a draw: with all of it, the best of
             many untried ones looks better than anything that was tried.
@@ -44,6 +55,10 @@ class Priors:
     pair: float = 0.35
     combination: float = 0.25
     example: float = 2.0
+    drift: float = 0.3
+    kept: float = 0.8
+    kept_sd: float = 0.2
+    child: float = 0.4
     weight: float = 6.0
     curiosity: float = 0.35
 
@@ -52,11 +67,12 @@ class Priors:
         return float(getattr(self, kind))
 
 
-TOP_CELLS, MANY_GROUPS = 3, 5
 FEW_SCORES = 4
 CHEAP_COLUMNS = 140
 LEVEL, NONE = 0, 1
-KINDS = ("level", "none", "instruction", "demos", "pair", "combination")
+KINDS = ("level", "none", "instruction", "demos", "pair", "combination", "drift", "child")
+KNOWN = ("drift", "child")
+ORDER_DECIMALS = 6
 
 
 @dataclass
@@ -81,6 +97,10 @@ class AdditiveLogistic:
         self.sizes = tuple(tuple(group) for group in sizes)
         self._priors = priors or Priors()
         self._kinds: list[int] = []
+        self._expected: list[float] = []
+        self._known: list[float] = []
+        self._former: dict[int, tuple[float, float]] = {}
+        self._shut: set[int] = set()
         self._new_column("level")
         self._new_column("none")
         self._main = [[self._factor(group, f) for f in range(len(group))] for group in self.sizes]
@@ -91,6 +111,7 @@ class AdditiveLogistic:
         self._scores: list[float] = []
         self._example_index: dict[Any, int] = {}
         self.spreads = {kind: self._priors.of(kind) for kind in (*KINDS, "example")}
+        self.kept = self._priors.kept
         self._effects: Floats = np.zeros(0)
         self._ease: Floats = np.zeros(0)
         self._covariance: Floats = np.zeros((0, 0))
@@ -120,27 +141,29 @@ class AdditiveLogistic:
         self._promote()
         self._root = None
         columns, examples = len(self._kinds), len(self._example_index)
-        self._effects = np.concatenate([self._effects, np.zeros(columns - len(self._effects))])
+        self._effects = np.concatenate([self._effects, self._expected[len(self._effects) :]])
         self._ease = np.concatenate([self._ease, np.zeros(examples - len(self._ease))])
         if not self._scores:
-            self._covariance = np.diag([self.spreads[KINDS[kind]] ** 2 for kind in self._kinds])
+            self._covariance = np.diag(self._prior_variances())
             return
-        features = {choice: self._features(choice) for choice in dict.fromkeys(self._choices)}
-        rows = np.array([features[choice] for choice in self._choices], dtype=np.intp)
+        rows = self._rows()
         where, scores = np.array(self._examples, dtype=np.intp), np.array(self._scores)
         for _ in range(steps):
             self._newton(rows, where, scores)
-        self._learn_spreads()
+        scored = np.bincount(rows.ravel(), minlength=columns) > 0
+        self._learn_kept(scored)
+        self._learn_spreads(scored)
 
     def _newton(self, rows: NDArray[np.intp], where: NDArray[np.intp], scores: Floats) -> None:
         """One step; the examples' block is diagonal and is eliminated first."""
         columns, examples = len(self._effects), len(self._ease)
-        precision = np.array([1 / self.spreads[KINDS[kind]] ** 2 for kind in self._kinds])
+        precision = 1 / self._prior_variances()
         ease_precision = 1 / self.spreads["example"] ** 2
         chance = 1 / (1 + np.exp(-np.clip(self._effects[rows].sum(1) + self._ease[where], -30, 30)))
         weight, residual = np.maximum(chance * (1 - chance), 1e-6), scores - chance
         width = rows.shape[1]
-        gradient = np.bincount(rows.ravel(), np.repeat(residual, width), columns) - precision * self._effects
+        gradient = np.bincount(rows.ravel(), np.repeat(residual, width), columns)
+        gradient -= precision * (self._effects - self._expected)
         ease_gradient = np.bincount(where, residual, examples) - ease_precision * self._ease
         pairs = (rows[:, :, None] * columns + rows[:, None, :]).ravel()
         inner = np.bincount(pairs, np.repeat(weight, width * width), columns * columns).reshape(columns, columns)
@@ -152,21 +175,115 @@ class AdditiveLogistic:
         self._covariance = np.linalg.inv(inner - cross.T @ scaled)
         step = self._covariance @ (gradient - scaled.T @ ease_gradient)
         step *= min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-9))
-        self._effects = self._effects + step
-        self._ease = self._ease + (ease_gradient - cross @ step) / diagonal
+        self._effects = np.round(self._effects + step, DECIMALS)
+        self._ease = np.round(self._ease + (ease_gradient - cross @ step) / diagonal, DECIMALS)
         self._ease_variance = 1 / diagonal
 
-    def _learn_spreads(self) -> None:
+    def _prior_variances(self) -> Floats:
+        """By column, of what is expected: the kind's spread, wider by what was not known exactly."""
+        spreads = np.array([self.spreads[kind] for kind in KINDS])
+        return spreads[self._kinds] ** 2 + np.array(self._known)
+
+    def _learn_kept(self, scored: NDArray[np.bool_]) -> None:
+        """The regression of effects on what they were, tempered by what was expected of it."""
+        columns = [column for column in self._former if scored[column]]
+        if not columns:
+            return
+        means, variances = np.array([self._former[column] for column in columns]).T
+        weights = means / (self.spreads["drift"] ** 2 + self.kept**2 * variances)
+        certainty = self._priors.kept_sd**-2
+        seen = self._priors.kept * certainty + float((weights * self._effects[columns]).sum())
+        self.kept = round(min(max(seen / (certainty + float((weights * means).sum())), 0.0), 1.0), DECIMALS)
+        for column, (mean, variance) in self._former.items():
+            self._expected[column], self._known[column] = self.kept * mean, self.kept**2 * variance
+
+    def _learn_spreads(self, scored: NDArray[np.bool_]) -> None:
         """Expectation-maximisation: the mean square of a kind's effects, tempered by what was expected."""
-        weight, kinds, variances = self._priors.weight, np.array(self._kinds), np.diag(self._covariance)
+        weight, kinds, known = self._priors.weight, np.array(self._kinds), np.array(self._known)
+        squares = (self._effects - self._expected) ** 2 + np.diag(self._covariance)
         for number, kind in enumerate(KINDS):
-            if kind in ("level", "none") or not (mask := kinds == number).any():
+            mask = kinds == number
+            if kind in KNOWN:
+                mask &= scored
+            if kind in ("level", "none") or not mask.any():
                 continue
-            square = float((self._effects[mask] ** 2 + variances[mask]).sum())
-            self.spreads[kind] = float(np.sqrt((weight * self._priors.of(kind) ** 2 + square) / (weight + mask.sum())))
+            spread = self.spreads[kind] ** 2
+            # Of a deviation from what was known, the part that is change and not what was unknown then.
+            share = spread / (spread + known[mask])
+            square = float((share**2 * squares[mask] + known[mask] * share).sum())
+            self._set_spread(kind, (weight * self._priors.of(kind) ** 2 + square) / (weight + mask.sum()))
         square = float((self._ease**2 + self._ease_variance).sum())
         expected = weight * self._priors.example**2
-        self.spreads["example"] = float(np.sqrt((expected + square) / (weight + len(self._ease))))
+        self._set_spread("example", (expected + square) / (weight + len(self._ease)))
+
+    def _set_spread(self, kind: str, variance: float) -> None:
+        self.spreads[kind] = round(float(np.sqrt(variance)), DECIMALS)
+
+    def expect_level(self, mean: float) -> None:
+        """What the constant was; how far it has moved since is as open as it ever was."""
+        self._expected[LEVEL] = mean
+
+    def expect(self, group: int, factor: int, index: int, mean: float, sd: float) -> None:
+        """What an earlier search knew of a choice's own effect, in logits."""
+        self._expect(int(self._main[group][factor][index]), mean, sd)
+
+    def expect_pair(self, group: int, cell: Choice, mean: float, sd: float) -> None:
+        """What an earlier search knew of what a group's choices add together."""
+        column = self._pairs[group].columns.setdefault(cell, len(self._kinds))
+        if column == len(self._kinds):
+            self._new_column("pair")
+        self._expect(column, mean, sd)
+
+    def shut(self, group: int, factor: int, index: int) -> None:
+        """Keep a place for a choice that does not exist yet."""
+        column = int(self._main[group][factor][index])
+        self._shut.add(column)
+        self._know(column, "none", 0.0, 0.0)
+
+    def open(self, group: int, factor: int, index: int, parent: int) -> None:
+        """Let a choice in that was made from another one: it is expected to be worth the same."""
+        column, origin = (int(self._main[group][factor][i]) for i in (index, parent))
+        self._shut.discard(column)
+        self.fit()
+        self._know(column, "child", float(self._effects[origin]), float(np.sqrt(self._covariance[origin, origin])))
+        self.fit()
+
+    def _expect(self, column: int, mean: float, sd: float) -> None:
+        self._former[column] = mean, sd**2
+        self._know(column, "drift", self.kept * mean, self.kept * sd)
+
+    def _know(self, column: int, kind: str, mean: float, sd: float) -> None:
+        self._kinds[column] = KINDS.index(kind)
+        self._expected[column], self._known[column] = round(mean, DECIMALS), round(sd**2, DECIMALS)
+        if column < len(self._effects):
+            self._effects[column] = self._expected[column]
+
+    def learned(self) -> list["Learned"]:
+        """What is known of every choice and pair that was scored now or known before, in order of their columns."""
+        runs = np.bincount(self._rows().ravel(), minlength=len(self._kinds)) if self._scores else None
+        found = []
+        for g, factors in enumerate(self._main):
+            own: list[tuple[tuple[int | None, ...], int]] = [
+                (tuple(i if at == f else None for at in range(len(factors))), int(column))
+                for f, columns in enumerate(factors)
+                for i, column in enumerate(columns)
+            ]
+            for key, column in (*own, *self._pairs[g].columns.items()):
+                count = int(runs[column]) if runs is not None else 0
+                if count or (self._kinds[column] == KINDS.index("drift")):
+                    sd = float(np.sqrt(self._covariance[column, column]))
+                    found.append(Learned(g, tuple(key), float(self._effects[column]), sd, count))
+        return found
+
+    @property
+    def level(self) -> float:
+        """The constant's posterior mean."""
+        return float(self._effects[LEVEL])
+
+    def _rows(self) -> NDArray[np.intp]:
+        """By score, the columns that add up to it."""
+        features = {choice: self._features(choice) for choice in dict.fromkeys(self._choices)}
+        return np.array([features[choice] for choice in self._choices], dtype=np.intp)
 
     def means(self, choices: Sequence[Choice]) -> Floats:
         """Posterior mean of the logit of each combination, at an example of mean difficulty."""
@@ -176,12 +293,13 @@ class AdditiveLogistic:
         """Posterior standard deviation of the same."""
         return np.array([np.sqrt(self._variance(choice)) for choice in choices])
 
-    def draw(self, rng: np.random.Generator) -> "Draw":
+    def draw(self, rng: np.random.Generator) -> Draw:
         """All effects as one sample from the posterior has them; those of untried pairs from their prior."""
         root = self._root
         if root is None:
             root = self._root = np.linalg.cholesky(self._covariance + 1e-9 * np.eye(len(self._effects)))
-        effects = self._effects + root @ rng.standard_normal(len(self._effects))
+        effects = np.round(self._effects + root @ rng.standard_normal(len(self._effects)), DECIMALS)
+        effects[list(self._shut)] = -np.inf
         tables = [self._table(g, effects, rng) for g in range(len(self.sizes))]
         return Draw(tables, {choice: float(effects[at]) for choice, at in self._combinations.columns.items()})
 
@@ -234,42 +352,25 @@ class AdditiveLogistic:
 
     def _new_column(self, kind: str) -> int:
         self._kinds.append(KINDS.index(kind))
+        self._expected.append(0.0)
+        self._known.append(0.0)
         return len(self._kinds) - 1
 
 
-@dataclass(frozen=True)
-class Draw:
-    """One sample of all effects.
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """What is known of one effect.
 
     Attributes:
-        tables: By group, what every combination of its choices adds.
-        tried: The effects of whole combinations that were tried; of others they are taken as 0.
+        group: Whose.
+        key: By factor of the group the choice's index, or nothing where the effect is not of that factor.
+        mean: Posterior mean, in logits.
+        sd: Posterior standard deviation.
+        runs: Scores that had it.
     """
 
-    tables: Sequence[Floats]
-    tried: Mapping[Choice, float]
-
-    def value(self, choice: Choice) -> float:
-        """The logit of a combination, but for the constant."""
-        total, at = self.tried.get(choice, 0.0), 0
-        for table in self.tables:
-            total += float(table[choice[at : at + table.ndim]])
-            at += table.ndim
-        return total
-
-    def best(self, closed: Collection[Choice], only: Collection[Choice] | None = None) -> Choice | None:
-        """The combination that is best in this sample, of `only` or of all, without those `closed`."""
-        if only is not None:
-            open_ones: Iterable[Choice] = only
-        elif len(self.tables) == 1:
-            open_ones = _top_cells(self.tables[0], len(closed) + 1)
-        else:
-            tops = [_top_cells(table, TOP_CELLS if len(self.tables) < MANY_GROUPS else 2) for table in self.tables]
-            open_ones = chain((tuple(chain.from_iterable(cells)) for cells in product(*tops)), self.tried)
-        return max((choice for choice in open_ones if choice not in closed), key=self.value, default=None)
-
-
-def _top_cells(table: Floats, count: int) -> list[Choice]:
-    """The indices of a table's highest values."""
-    order = np.argsort(-table, axis=None, kind="stable")[:count]
-    return [tuple(int(i) for i in cell) for cell in zip(*np.unravel_index(order, table.shape), strict=True)]
+    group: int
+    key: tuple[int | None, ...]
+    mean: float
+    sd: float
+    runs: int

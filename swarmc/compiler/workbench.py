@@ -16,10 +16,11 @@ from swarmc.contracts.candidates import (
     Evaluation,
     PredictorChoice,
     PredictorInfo,
+    Study,
     Trial,
 )
 from swarmc.contracts.events import Emit, TrialScored
-from swarmc.contracts.spec import CompileSpec, SearchSpec
+from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
 MAX_CLASSES = 12
 
@@ -34,6 +35,8 @@ class Bench:
         evaluator: Runs candidates.
         emit: Tells what happens.
         run_id: Whose events they are.
+        spec: The search as it is planned; a later plan replaces it.
+        earlier: What an earlier search of this program learned.
     """
 
     job: CompileSpec
@@ -41,6 +44,8 @@ class Bench:
     evaluator: Evaluator
     emit: Emit
     run_id: str
+    spec: PlannedSearch
+    earlier: Study | None = None
     best_ppm: int = 0
 
     def __post_init__(self) -> None:
@@ -54,10 +59,6 @@ class Bench:
         self._predictors = self.evaluator.program.predictors
         train = [self.splits.examples[key] for key in self.splits.ids("train")]
         self._proposer = LanguageModelProposer(self.evaluator, train) if self.job.proposer == "lm" else None
-
-    @property
-    def spec(self) -> SearchSpec:
-        return self.job.search
 
     @property
     def seed(self) -> int:
@@ -97,10 +98,10 @@ class Bench:
         if self._proposer is not None:
             await self._proposer.prepare()
 
-    async def instructions(self, predictor: str, demos: Sequence[Demo]) -> Sequence[str]:
+    async def instructions(self, predictor: str, demos: Sequence[Demo], *, count: int | None = None) -> Sequence[str]:
         info = self._predictors[predictor]
         by_hand = [*self.job.instructions.get(predictor, ()), *self.job.instructions.get("*", ())]
-        count = self.job.search.instructions
+        count = self.spec.instructions if count is None else count
         proposed: Sequence[str] = ()
         if self._proposer is not None:
             proposed = await self._proposer.propose(predictor, info, demos, count)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
+from swarmc.contracts.bundle import Purchase
 from swarmc.contracts.candidates import (
     Attempt,
     Candidate,
@@ -16,13 +17,15 @@ from swarmc.contracts.candidates import (
     Pools,
     PredictorInfo,
     SearchResult,
+    Study,
     Trial,
 )
 from swarmc.contracts.canonical import ContentId
 from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.events import Event
 from swarmc.contracts.money import Account, BudgetPolicy, Claim, Receipt, ReserveAnswer, RunRecord, RunState
-from swarmc.contracts.spec import SearchSpec
+from swarmc.contracts.plan import Demand
+from swarmc.contracts.spec import PlannedSearch
 
 
 class Venue(Protocol):
@@ -135,6 +138,14 @@ class Ledger(Protocol):
         """The newest run of this spec that neither completed nor is held by a live process."""
         ...
 
+    def purchases(self, run_id: str) -> AsyncIterator[Purchase]:
+        """Every completion that the run used, bought by it or read from an earlier purchase, oldest first.
+
+        Raises:
+            LedgerError: no such run.
+        """
+        ...
+
     def receipts(self, run_id: str) -> AsyncIterator[Receipt]:
         """Every settled call of the run, oldest first."""
         ...
@@ -163,6 +174,14 @@ class Store(Protocol):
         """
         ...
 
+    async def read(self, label: str) -> bytes | None:
+        """The bytes that `label` names; nothing when there is no such label.
+
+        Raises:
+            StoreError: it is there and cannot be read.
+        """
+        ...
+
     async def label(self, label: str, uri: str) -> str:
         """Let `label` (a path such as `runs/abc/manifest.json`) name `uri`'s bytes, replacing what it named.
 
@@ -184,7 +203,14 @@ class Workbench(Protocol):
     """What an optimizer may ask of a compile. It sees texts, ids and scores; never a model, a file or a clock."""
 
     @property
-    def spec(self) -> SearchSpec: ...
+    def spec(self) -> PlannedSearch:
+        """The search as it was planned: how much to try, and how."""
+        ...
+
+    @property
+    def earlier(self) -> Study | None:
+        """What an earlier search of this program learned, to start from; nothing on a cold start."""
+        ...
 
     @property
     def seed(self) -> int:
@@ -229,8 +255,11 @@ class Workbench(Protocol):
         """Do what `instructions` needs first, beside other work. Raises nothing; `instructions` then does."""
         ...
 
-    async def instructions(self, predictor: str, demos: Sequence[Demo]) -> Sequence[str]:
-        """Hand-written and proposed instructions for a predictor, distinct, without its own. Raises as `evaluate`."""
+    async def instructions(self, predictor: str, demos: Sequence[Demo], *, count: int | None = None) -> Sequence[str]:
+        """Hand-written instructions for a predictor and up to `count` proposed ones, distinct, without its own.
+
+        Without a `count` as many are proposed as the search plans. Raises as `evaluate`.
+        """
         ...
 
     async def attempt(self, candidate: Candidate, example_id: ContentId, *, rollout_id: int = 0) -> Attempt:
@@ -262,6 +291,16 @@ class Optimizer(Protocol):
         """Instructions by predictor, the program's own first."""
         ...
 
-    async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
-        """Try up to `trials` candidates from the pools. A budget that runs out ends it with the best so far."""
+    async def search(self, bench: Workbench, pools: Pools) -> SearchResult:
+        """Make up to `bench.spec.runs` program runs. A budget that runs out ends it with the best so far."""
+        ...
+
+    def demand(self, spec: PlannedSearch, predictors: int, train: int) -> Demand:
+        """What it asks for at most beside the search's runs.
+
+        Args:
+            spec: The search as it is planned.
+            predictors: How many the program has.
+            train: How many train examples there are.
+        """
         ...

@@ -1,8 +1,8 @@
 """What a person asks a compile to do: the parameters of `compile_program` and of a `compile.json`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from swarmc.contracts.canonical import canonical_bytes, content_id, plain
 from swarmc.contracts.completions import Lane
@@ -66,17 +66,54 @@ class AdapterSpec(_Asked):
     json_fallback: bool = Field(default=True, description="Ask once more as JSON when a chat answer cannot be read")
 
 
-class SearchSpec(_Asked):
-    """How much to try."""
+HOW_MUCH = ("auto", "calls", "budget_msats", "trials")
+"""Fields of a search that each say how much to try; all but `auto`, which the others replace, exclude one another."""
 
-    trials: int = Field(
-        default=30, ge=1, le=10_000, description="Combinations of instruction and demonstrations to try"
+
+class Effort(_Asked):
+    """How much to try: a preset, or a number that the plan is made to fit, or the search's own sizes."""
+
+    auto: Literal["light", "medium", "heavy"] = Field(
+        default="light", description="How much to try, as with DSPy's `auto`; the fields below say it in numbers"
     )
-    minibatch: int = Field(default=35, ge=1, description="Search examples per trial")
+    calls: int | None = Field(
+        default=None, ge=1, description="Plan the whole compile for so many model calls, and make no more"
+    )
+    budget_msats: int | None = Field(
+        default=None, ge=1, description="Plan the whole compile for so many msats, and spend no more"
+    )
+    trials: int | None = Field(
+        default=None, ge=1, le=10_000, description="Instead of a preset: `trials` x `minibatch` program runs"
+    )
+    instructions: int | None = Field(
+        default=None, ge=1, le=200, description="Instructions to propose per predictor; empty: as the effort allows"
+    )
+    demo_sets: int | None = Field(
+        default=None,
+        ge=1,
+        le=200,
+        description="Demonstration sets per predictor, the empty one included; empty: as the effort allows",
+    )
+    finalists: int | None = Field(
+        default=None, ge=1, le=50, description="Candidates that meet on the validation examples; empty: as above"
+    )
+    reflections: int | None = Field(
+        default=None,
+        ge=0,
+        le=1_000,
+        description="Instructions per predictor that are written from a leader's failures while the search goes on; "
+        "empty: as the effort allows, and none where `proposer` is not `lm`",
+    )
+
+
+class SearchHabits(_Asked):
+    """How it is tried."""
+
+    minibatch: int = Field(default=35, ge=1, description="Search examples per trial (TPE)")
     sampler: Literal["surrogate", "tpe"] = Field(
-        default="tpe",
-        description="Who chooses what to try: Optuna's TPE with whole minibatches, or an additive surrogate racing "
-        "example by example. Both spend trials x minibatch program runs",
+        default="surrogate",
+        description="Who chooses what to try: an additive surrogate, racing example by example, or Optuna's TPE with "
+        "whole minibatches",
     )
     visit: int = Field(default=4, ge=1, description="Examples a combination meets each time the surrogate chooses it")
     in_flight: int = Field(
@@ -84,10 +121,6 @@ class SearchSpec(_Asked):
     )
     parallel_trials: int = Field(
         default=4, ge=1, le=256, description="Trials in flight at once (TPE); part of the result"
-    )
-    instructions: int = Field(default=12, ge=1, le=200, description="Instructions to propose per predictor")
-    demo_sets: int = Field(
-        default=8, ge=1, le=200, description="Demonstration sets per predictor, the empty one included"
     )
     max_bootstrapped_demos: int = Field(
         default=4, ge=0, le=64, description="Most demonstrations made by program runs in a set"
@@ -105,7 +138,39 @@ class SearchSpec(_Asked):
         description="Best trials that get the last fifth of the runs (surrogate), or are scored again on all search "
         "examples (TPE)",
     )
-    finalists: int = Field(default=3, ge=1, le=50, description="Candidates that meet on the validation examples")
+
+
+class SearchSpec(SearchHabits, Effort):
+    """How much to try, and how."""
+
+    @model_validator(mode="after")
+    def _says_once_how_much(self) -> Self:
+        named = [name for name in HOW_MUCH[1:] if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} each say how much to try; give one of them")
+        return self
+
+
+class PlannedSearch(SearchHabits):
+    """A search with every size decided: what optimizers and the workbench read.
+
+    Attributes:
+        runs: Program runs of the search, in all.
+        instructions: To propose, per predictor.
+        demo_sets: Per predictor, the empty one included.
+        finalists: Candidates that meet on the validation examples.
+        reflections: Instructions written from failures, per predictor.
+        validation: Validation examples that are used, from the first on.
+        test: Test examples that are used, from the first on.
+    """
+
+    runs: int = Field(ge=1)
+    instructions: int = Field(ge=0)
+    demo_sets: int = Field(ge=1)
+    finalists: int = Field(ge=1)
+    reflections: int = Field(ge=0)
+    validation: int = Field(ge=1)
+    test: int = Field(ge=1)
 
 
 def _one_list_for_all(value: object) -> object:
@@ -141,6 +206,10 @@ class CompileSpec(_Asked):
     )
     optimizer: Literal["MIPROv2", "COPRO", "GEPA", "Pareto"] = Field(default="MIPROv2", description="How to search")
     search: SearchSpec = SearchSpec()
+    start: Literal["cold", "warm"] = Field(
+        default="cold",
+        description="`warm`: begin with what the last search of this name learned, as far as it still holds",
+    )
     proposer: Literal["lm", "template", "none"] = Field(
         default="lm", description="Who writes instructions: a model, a template (for models that cannot), or only you"
     )
@@ -156,6 +225,11 @@ class CompileSpec(_Asked):
         default=None,
         description="Directory, `s3://bucket/prefix` or a saved block as `slug/name`; empty: $SWARMC_HOME/artifacts",
     )
+    sinks: tuple[str, ...] = Field(
+        default=(),
+        description="Where else the run is told: an OTLP address (`http://127.0.0.1:4318`), a `.jsonl` file of spans, "
+        "or a saved block (telemetry, Nostr notes) as `slug/name`",
+    )
     privacy_mode: PrivacyMode = PrivacyMode.PUBLIC_OK
     compatibility: Compatibility = Compatibility()
 
@@ -163,9 +237,9 @@ class CompileSpec(_Asked):
     def spec_id(self) -> str:
         """Hash of what is asked for; runs with equal ids may continue one another.
 
-        Limits that shape no result (concurrency, timeouts, budget, where things are kept) are left out.
+        Limits that shape no result (concurrency, timeouts, budget) and where things are kept and told are left out.
         """
-        asked = self.model_dump(mode="json", exclude={"budget", "ledger", "store"})
+        asked = self.model_dump(mode="json", exclude={"budget", "ledger", "store", "sinks"})
         for lane in asked["lanes"].values():
             for limit in ("concurrency", "rate_per_s", "timeout_s", "attempts"):
                 del lane[limit]

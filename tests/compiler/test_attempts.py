@@ -78,6 +78,6 @@ async def test_fewer_runs_than_candidates_and_no_demonstrations_still_end_with_a
     optimizer = OPTIMIZERS[name]()
     demo_sets = await optimizer.bootstrap(bench)
     pools = Pools(instructions=await optimizer.propose(bench, demo_sets), demo_sets=demo_sets)
-    result = await optimizer.search(bench, pools, 1)
+    result = await optimizer.search(bench, pools)
     assert result.finalists
     assert sum("[[ ## question ## ]]\nq" in request.messages[-1].content for request in venue.asked) <= runs

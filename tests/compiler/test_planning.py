@@ -1,123 +1,204 @@
-"""Plans: as many trials as every budget has room for, with validation set aside first, and never none."""
+"""Plans: as much search as every budget has room for, with validation set aside first, and never none."""
+
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmc.compiler.planning import Plan, Sizes, affordable_trials, calls_per_run, plan
-from swarmc.contracts.completions import Stage
-from swarmc.contracts.money import Account, AccountLine, Budget, BudgetPolicy, Tally
-from swarmc.contracts.spec import SearchSpec
+from swarmc.compiler.planning import PRESETS, Known, Planned, Price, Sizes, effective_budget, make_plan, preset_of
+from swarmc.contracts.completions import Lane, Stage
+from swarmc.contracts.money import Account, AccountLine, Tally
+from swarmc.contracts.plan import Demand
+from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
 SIZES = Sizes(train=100, search=100, validation=50, test=50, predictors=1)
-SPEC = SearchSpec()  # 30 trials of 35, 6 of them again on all of search, 3 finalists
 NOTHING = Account(run_id="r")
-SEARCH, VALIDATE = 30 * 35 + 6 * 100, 3 * 50 + 2 * 50
 
 
-def run_budget(calls: int | None = None, msats: int | None = None) -> BudgetPolicy:
-    return BudgetPolicy(run=Budget(max_calls=calls, max_msats=msats))
+def demand(search: PlannedSearch) -> Demand:
+    """What MIPROv2 asks for, for one predictor."""
+    runs = min(min(search.demo_sets, 8) * search.max_bootstrapped_demos, SIZES.train)
+    return Demand(bootstrap_runs=runs, proposals=search.instructions + 1, writings=search.reflections)
 
 
-def spent(stage: Stage = "bootstrap", **tally: int) -> Account:
-    return Account(run_id="r", lines=(AccountLine(stage=stage, lane="swarm", tally=Tally(**tally)),))
+KNOWN = Known(sizes=SIZES, demand=demand, account=NOTHING)
 
 
-def trials(budget: BudgetPolicy, account: Account = NOTHING, spec: SearchSpec = SPEC) -> int:
-    return affordable_trials(spec, SIZES, budget, account)
+def job(search: dict | None = None, **changes: object) -> CompileSpec:
+    fields = {"program": "question -> answer", "dataset": {"source": "x.jsonl"}, "adapter": {"json_fallback": False}}
+    return CompileSpec.model_validate({**fields, "search": search or {}, **changes})
 
 
-def test_a_plan_is_an_upper_bound_of_what_the_stages_ask_for() -> None:
-    assert plan(SPEC, SIZES, 30, 1) == Plan(bootstrap=32, propose=13, search=SEARCH, validate=VALIDATE)
-    assert plan(SPEC, SIZES, 30, 3) == Plan(bootstrap=96, propose=13, search=3 * SEARCH, validate=3 * VALIDATE)
+def run_budget(**cap: int) -> dict:
+    return {"budget": {"run": cap}}
 
 
-def test_a_plan_asks_for_no_more_examples_than_there_are() -> None:
-    small = Sizes(train=5, search=10, validation=2, test=2, predictors=2)
-    assert plan(SPEC, small, 2, 2) == Plan(bootstrap=10, propose=25, search=(2 * 10 + 2 * 10) * 2, validate=20)
+def spent(stage: Stage = "bootstrap", lane: Lane = "swarm", **tally: int) -> Account:
+    return Account(run_id="r", lines=(AccountLine(stage=stage, lane=lane, tally=Tally(**tally)),))
 
 
-def test_without_demonstrations_there_is_no_bootstrap() -> None:
-    assert plan(SearchSpec(max_bootstrapped_demos=0), SIZES, 30, 1).bootstrap == 0
+def by_stage(planned: Planned) -> dict[str, int]:
+    return {stage: planned.calls(stage) for stage in ("bootstrap", "propose", "search", "validate")}
 
 
-def test_without_a_cap_all_trials_fit() -> None:
-    assert trials(BudgetPolicy()) == 30
+def test_a_preset_says_how_much_is_tried() -> None:
+    for name, preset in PRESETS.items():
+        planned = make_plan(job({"auto": name}), KNOWN)
+        assert planned.search.runs == preset.runs
+        assert planned.search.instructions == preset.instructions
+        assert planned.plan.cut == ()
+        assert by_stage(planned)["validate"] == preset.finalists * 50 + 2 * 50
 
 
-@pytest.mark.parametrize(("calls", "fitting"), [(SEARCH + VALIDATE, 30), (SEARCH + VALIDATE - 1, 29), (0, 1), (500, 1)])
-def test_trials_shrink_to_what_the_run_has_room_for_and_to_one_at_least(calls: int, fitting: int) -> None:
-    assert trials(run_budget(calls=calls)) == fitting
+def test_sizes_that_are_given_replace_the_presets() -> None:
+    asked = {"trials": 30, "minibatch": 20, "instructions": 5, "demo_sets": 4, "finalists": 2, "reflections": 0}
+    planned = make_plan(job(asked), KNOWN)
+    assert by_stage(planned) == {"bootstrap": 16, "propose": 6, "search": 600, "validate": 200}
+
+
+def test_tpe_scores_its_best_few_on_all_search_examples_besides() -> None:
+    asked = {"trials": 30, "minibatch": 20, "sampler": "tpe", "halving": 6, "reflections": 0}
+    assert make_plan(job(asked), KNOWN).search.runs == 30 * 20 + 6 * 100
+
+
+def test_a_program_of_several_predictors_gets_more_runs_and_more_calls_a_run() -> None:
+    two = make_plan(job({"auto": "light", "reflections": 0}), replace(KNOWN, sizes=replace(SIZES, predictors=2)))
+    assert two.search.runs == PRESETS["light"].runs * 3 // 2
+    assert by_stage(two)["search"] == 2 * two.search.runs
+
+
+@pytest.mark.parametrize("calls", [60, 200, 500, 1_000, 5_000, 20_000])
+def test_a_number_of_calls_is_used_and_never_exceeded(calls: int) -> None:
+    planned = make_plan(job({"calls": calls}), KNOWN)
+    assert planned.plan.calls[1] <= calls
+    assert planned.plan.calls[1] >= 0.9 * calls
+    assert by_stage(planned)["search"] >= 0.3 * calls
+
+
+def test_a_budget_too_small_for_anything_plans_one_run_and_says_what_was_cut() -> None:
+    planned = make_plan(job({"trials": 50, "instructions": 100}, **run_budget(max_calls=3)), KNOWN)
+    assert planned.search.runs == 1
+    assert any("program runs in the search: 1 of 1,750" in sentence for sentence in planned.plan.cut)
+    assert any("instructions a predictor" in sentence for sentence in planned.plan.cut)
 
 
 @pytest.mark.parametrize(
     "budget",
     [
-        BudgetPolicy(run=Budget(max_calls=1000)),
-        BudgetPolicy(stages={"search": Budget(max_calls=1000 - VALIDATE)}),
-        BudgetPolicy(lanes={"swarm": Budget(max_calls=1000)}),
-        BudgetPolicy(run=Budget(max_calls=9999), lanes={"swarm": Budget(max_calls=1000)}),
+        {"run": {"max_calls": 600}},
+        {"stages": {"search": {"max_calls": 350}}},
+        {"lanes": {"swarm": {"max_calls": 600}}},
+        {"run": {"max_calls": 9_999}, "lanes": {"swarm": {"max_calls": 600}}},
     ],
+    ids=str,
 )
-def test_every_cap_that_applies_shrinks_the_trials(budget: BudgetPolicy) -> None:
-    fitting = trials(budget)
-    assert plan(SPEC, SIZES, fitting, 1).search <= 1000 - VALIDATE < plan(SPEC, SIZES, fitting + 1, 1).search
+def test_every_cap_that_applies_shrinks_the_search(budget: dict) -> None:
+    planned = make_plan(job({"auto": "medium"}, budget=budget), KNOWN)
+    assert 100 < planned.search.runs < PRESETS["medium"].runs
+    assert planned.plan.cut
 
 
-def test_a_validation_that_does_not_fit_leaves_one_trial() -> None:
-    assert trials(BudgetPolicy(stages={"validate": Budget(max_calls=VALIDATE - 1)})) == 1
-    assert trials(BudgetPolicy(stages={"validate": Budget(max_calls=VALIDATE)})) == 30
+def test_validation_is_set_aside_first_and_shrinks_only_when_the_search_would_starve() -> None:
+    roomy = make_plan(job(**run_budget(max_calls=600)), KNOWN)
+    assert (roomy.search.validation, roomy.search.test) == (50, 50)
+    large = replace(KNOWN, sizes=replace(SIZES, validation=1_000, test=1_000))
+    starved = make_plan(job(**run_budget(max_calls=600)), large)
+    assert starved.search.test < 1_000
+    assert by_stage(starved)["search"] >= 0.3 * 600
+    assert any("test examples" in sentence for sentence in starved.plan.cut)
 
 
-def test_money_is_planned_by_what_bootstrap_cost() -> None:
-    account = spent(calls=32, msats=32 * 10)
-    enough = 32 * 10 + (SEARCH + VALIDATE) * 10
-    assert trials(run_budget(msats=enough), account) == 30
-    assert trials(run_budget(msats=enough - 1), account) == 29
+def test_money_is_planned_by_quotes_first_and_by_what_was_paid_later() -> None:
+    asked = job({"budget_msats": 10_000, "reflections": 0})
+    quoted = replace(KNOWN, quotes={"swarm": Price(5, 40, 40)})
+    first = make_plan(asked, quoted)
+    assert first.plan.msats[1] <= 10_000
+    known = replace(quoted, account=spent(calls=32, msats=320), done=frozenset({"bootstrap"}), before=first.search)
+    later = make_plan(asked, known)
+    assert later.search.runs > 2 * first.search.runs
+    assert sum(line.calls_high * 10 for line in later.plan.stages) <= 10_000
 
 
-def test_what_is_spent_or_lost_is_gone() -> None:
-    exactly = SEARCH + VALIDATE + 32
-    assert trials(run_budget(calls=exactly), spent(calls=30, lost=2)) == 30
-    assert trials(run_budget(calls=exactly), spent(calls=31, lost=2)) == 29
+def test_msats_of_a_free_model_are_no_limit_and_the_largest_preset_is_planned() -> None:
+    assert make_plan(job({"budget_msats": 10}), KNOWN).search.runs == PRESETS["heavy"].runs
+
+
+def test_what_is_over_counts_as_it_was_and_what_was_lost_is_gone() -> None:
+    asked = job({"auto": "heavy"}, **run_budget(max_calls=1_000))
+    before = make_plan(asked, KNOWN).search
+    over = replace(KNOWN, done=frozenset({"bootstrap"}), before=before)
+    clean = make_plan(asked, replace(over, account=spent(calls=30)))
+    lossy = make_plan(asked, replace(over, account=spent(calls=30, lost=20)))
+    assert clean.search.runs - lossy.search.runs == 20
 
 
 def test_a_search_that_continues_is_planned_as_it_was() -> None:
-    before = spent(calls=32)
-    later = Account(
-        run_id="r", lines=(*before.lines, *spent("search", calls=900).lines, *spent("validate", calls=9).lines)
-    )
-    for calls in range(300, 2200, 100):
-        assert trials(run_budget(calls=calls), later) == trials(run_budget(calls=calls), before)
+    bootstrapped = spent(calls=32)
+    more = (*bootstrapped.lines, *spent("search", calls=300).lines, *spent("validate", calls=9).lines)
+    for calls in range(300, 2_200, 100):
+        asked = job({"auto": "medium"}, **run_budget(max_calls=calls))
+        over = replace(KNOWN, done=frozenset({"bootstrap"}), before=make_plan(asked, KNOWN).search)
+        one = make_plan(asked, replace(over, account=bootstrapped))
+        assert make_plan(asked, replace(over, account=Account(run_id="r", lines=more))) == one
 
 
 def test_a_program_run_costs_what_bootstrap_saw() -> None:
-    assert calls_per_run(SPEC, SIZES, NOTHING) == 1
-    assert calls_per_run(SPEC, SIZES, spent(calls=32)) == 1
-    assert calls_per_run(SPEC, SIZES, spent(calls=33)) == 2
-    assert calls_per_run(SPEC, SIZES, spent(calls=60, reused=36)) == 3
-    assert calls_per_run(SearchSpec(max_bootstrapped_demos=0), SIZES, NOTHING) == 1
-    assert calls_per_run(SPEC, Sizes(100, 100, 50, 50, predictors=4), spent(calls=32)) == 4
+    asked = job({"trials": 10, "minibatch": 10, "reflections": 0})
+    before = make_plan(asked, KNOWN).search
+    runs = demand(before).bootstrap_runs
+    over = replace(KNOWN, done=frozenset({"bootstrap"}), before=before, bootstrapped=runs)
+    for bought, per_run in ((runs, 1), (runs + 1, 2), (3 * runs, 3)):
+        planned = make_plan(asked, replace(over, account=spent(calls=bought - 5, reused=5)))
+        assert by_stage(planned)["search"] == 100 * per_run
 
 
-specs = st.builds(
-    SearchSpec, trials=st.integers(1, 60), minibatch=st.integers(1, 120), halving=st.integers(1, 20),
-    finalists=st.integers(1, 9), max_bootstrapped_demos=st.integers(0, 4),
+def test_answers_that_may_be_asked_for_again_as_json_double_the_upper_bound_only() -> None:
+    once, twice = (make_plan(job(adapter={"json_fallback": again}), KNOWN) for again in (False, True))
+    assert twice.search == once.search
+    assert by_stage(twice)["search"] > 1.9 * by_stage(once)["search"]
+    assert twice.plan.calls[0] == once.plan.calls[0]
+
+
+def test_an_incumbent_costs_its_validation_and_its_test() -> None:
+    alone, together = (by_stage(make_plan(job(), replace(KNOWN, programs=n)))["validate"] for n in (2, 3))
+    assert together == alone + 50 + 50
+
+
+def test_a_number_of_calls_is_a_cap_of_the_run_too() -> None:
+    asked = job({"calls": 500}, budget={"run": {"max_calls": 800, "max_msats": 7}})
+    assert effective_budget(asked).run.max_calls == 500
+    assert effective_budget(asked).run.max_msats == 7
+    assert effective_budget(job({"calls": 900}, **run_budget(max_calls=800))).run.max_calls == 800
+
+
+def test_a_model_that_cannot_write_is_asked_for_no_instruction() -> None:
+    planned = make_plan(job(proposer="none"), KNOWN)
+    assert by_stage(planned)["propose"] == 0
+    assert planned.search.reflections == 0
+
+
+@given(st.integers(0, 10_000))
+def test_pools_never_shrink_when_there_are_more_runs(runs: int) -> None:
+    less, more = preset_of(runs), preset_of(runs + 1)
+    for name in ("instructions", "demo_sets", "finalists", "reflections"):
+        assert getattr(less, name) <= getattr(more, name)
+
+
+searches = st.fixed_dictionaries(
+    {}, optional={
+        "auto": st.sampled_from(sorted(PRESETS)), "instructions": st.integers(1, 60), "demo_sets": st.integers(1, 60),
+        "finalists": st.integers(1, 9), "max_bootstrapped_demos": st.integers(0, 4), "reflections": st.integers(0, 20),
+    },
 )  # fmt: skip
-tallies = st.builds(Tally, calls=st.integers(0, 200), lost=st.integers(0, 9), msats=st.integers(0, 10**5))
-accounts = tallies.map(
-    lambda tally: Account(run_id="r", lines=(AccountLine(stage="bootstrap", lane="swarm", tally=tally),))
-)
 
 
-@given(specs, accounts, st.integers(0, 5000), st.integers(0, 5000))
-def test_what_is_planned_fits_and_a_larger_budget_never_plans_less(
-    spec: SearchSpec, account: Account, one: int, other: int
-) -> None:
+@given(searches, st.integers(0, 5_000), st.integers(0, 5_000))
+def test_what_is_planned_fits_and_a_larger_budget_never_searches_less(search: dict, one: int, other: int) -> None:
     less, more = sorted((one, other))
-    few, many = (trials(run_budget(calls=calls), account, spec) for calls in (less, more))
-    assert 1 <= few <= many <= spec.trials
-    if few > 1:
-        planned = plan(spec, SIZES, few, calls_per_run(spec, SIZES, account))
-        gone = account.total.calls + account.total.lost
-        assert gone + planned.search + planned.validate <= less
+    few, many = (make_plan(job(search, **run_budget(max_calls=calls)), KNOWN) for calls in (less, more))
+    if few.search.runs > 1 and few.search.test == many.search.test:
+        assert few.search.runs <= many.search.runs
+    for planned, calls in ((few, less), (many, more)):
+        assert planned.plan.calls[1] <= calls or planned.search.runs == 1
+        assert planned.plan.calls[0] <= planned.plan.calls[1]

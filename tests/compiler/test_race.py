@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swarmc.compiler.intervals import mean_score
-from swarmc.compiler.race import Entry, Heats, Race, cannot_win
+from swarmc.compiler.race import WRITING_LAG, Entry, Heats, Race, Writing, cannot_win
 from swarmc.contracts.candidates import Candidate, Evaluation, Outcome, PredictorChoice
 from swarmc.contracts.canonical import PPM, content_id
 from swarmc.contracts.errors import BudgetExhausted, VenueError
@@ -119,3 +119,82 @@ def test_nobody_is_dropped_for_scores_equal_to_the_leaders(scores):
 def test_nobody_is_dropped_on_a_handful_of_examples():
     loser = Entry(text(0.1), scores_ppm=dict.fromkeys(range(7), 0))
     assert not cannot_win(loser, Entry(text(0.9), scores_ppm=dict.fromkeys(range(60), PPM)))
+
+
+class Writes(Heats):
+    """Heats that have a candidate written after ten units, by a writer that takes its time."""
+
+    def __init__(self, writer, at=10):
+        super().__init__(heat=10, most=60)
+        self.writer, self.at, self.told_at = writer, at, None
+
+    def choose(self, race):
+        if self.at is not None and race.asked >= self.at:
+            self.at = None
+            return Writing(self.writer, lambda texts: self.let_in(race, texts))
+        return super().choose(race)
+
+    def let_in(self, race, texts):
+        self.told_at = race.told
+        for quality in texts:
+            race.enter(text(quality))
+
+
+@pytest.mark.parametrize("wait_s", [0, 0.05])
+async def test_what_is_written_is_told_at_the_same_point_however_long_it_takes(wait_s):
+    async def writer():
+        await asyncio.sleep(wait_s)
+        return ["0.9"]
+
+    race, policy = race_of(Judge(0.001), [0.2, 0.3, 0.25]), Writes(writer)
+    assert await race.run(policy) == "completed"
+    assert policy.told_at == 3 + WRITING_LAG * 8
+    assert race.leader() == 3
+
+
+async def test_units_go_on_while_a_text_is_written():
+    during = []
+
+    async def writer():
+        began = len(judge.asked)
+        await asyncio.sleep(0.05)
+        during.append(len(judge.asked) - began)
+        return []
+
+    judge = Judge(0.001)
+    await race_of(judge, [0.4, 0.5, 0.6]).run(Writes(writer))
+    assert during[0] >= WRITING_LAG * 8
+
+
+async def test_a_text_that_cannot_be_bought_ends_the_writing_alone():
+    async def broke():
+        raise BudgetExhausted("no more", scope="lane")
+
+    race, policy = race_of(Judge(), [0.4, 0.5]), Writes(broke)
+    assert await race.run(policy) == "completed"
+    assert not race.may_write
+    assert policy.told_at is not None
+    assert race.told > 40
+
+
+async def test_a_text_whose_writer_is_down_is_an_error():
+    async def down():
+        raise VenueError("down")
+
+    with pytest.raises(VenueError, match="down"):
+        await race_of(Judge(), [0.4, 0.5]).run(Writes(down))
+
+
+async def test_a_text_that_is_awaited_by_nobody_else_is_awaited_by_the_end():
+    async def writer():
+        return ["0.7"]
+
+    race, policy = race_of(Judge(), [0.5, 0.6], units=12), Writes(writer, at=11)
+    await race.run(policy)
+    assert policy.told_at == 12
+
+
+async def test_a_race_of_few_units_still_tells_scores_before_it_has_asked_for_all():
+    judge = Judge(0.001)
+    await race_of(judge, [0.4, 0.5, 0.6], units=40).run(Heats(heat=10, most=60))
+    assert judge.most == 5

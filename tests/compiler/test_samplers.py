@@ -52,7 +52,7 @@ async def compiled(name, bench):
     optimizer = OPTIMIZERS["MIPROv2"]()
     demo_sets = await optimizer.bootstrap(bench)
     pools = Pools(instructions=await optimizer.propose(bench, demo_sets), demo_sets=demo_sets)
-    return pools, await optimizer.search(bench, pools, bench.spec.trials)
+    return pools, await optimizer.search(bench, pools)
 
 
 async def test_the_good_instruction_with_demonstrations_wins(name):

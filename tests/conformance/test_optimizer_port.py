@@ -2,16 +2,20 @@
 
 import asyncio
 import random
+import re
 
 import dspy
 import pytest
 
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.optimizers.copro import unfenced
-from swarmc.compiler.optimizers.pareto import prompt_length
+from swarmc.compiler.optimizers.pareto import front_of
+from swarmc.compiler.race import Entry
+from swarmc.compiler.reflection import unfenced
 from swarmc.compiler.scope import current_scope
-from swarmc.contracts.candidates import Pools
+from swarmc.contracts.candidates import Candidate, Pools, PredictorChoice, RunCost
+from swarmc.contracts.canonical import PPM
 from swarmc.contracts.errors import BudgetExhausted, VenueError
+from tests.fakes import wanted_fields
 
 GOOD = "Answer with the parity of the number."
 HANDS = ["Do the task.", "Answer with a colour.", "Say nothing."]
@@ -26,7 +30,7 @@ def numbered(count=300):
 
 
 def is_task(request):
-    return "]]\nq" in request.messages[-1].content
+    return re.search(r"\]\]\nq\d", request.messages[-1].content) is not None
 
 
 def model(request):
@@ -43,7 +47,7 @@ async def compile_once(name, bench):
     optimizer = OPTIMIZERS[name]()
     demo_sets = await optimizer.bootstrap(bench)
     pools = Pools(instructions=await optimizer.propose(bench, demo_sets), demo_sets=demo_sets)
-    return pools, await optimizer.search(bench, pools, bench.spec.trials)
+    return pools, await optimizer.search(bench, pools)
 
 
 def hands_of(name):
@@ -146,13 +150,6 @@ async def test_a_killed_search_ends_as_if_nothing_had_happened_and_asks_nothing_
     assert set(paid) == asked
 
 
-async def test_what_pareto_hands_on_is_shorter_the_worse_it_scores(venue_of, make_bench):
-    bench = make_bench(venue_of(model), numbered(), instructions=hands_of("Pareto"), search={**SEARCH, "finalists": 9})
-    _, result = await compile_once("Pareto", bench)
-    lengths = [prompt_length(candidate) for candidate, _ in result.finalists]
-    assert lengths == sorted(set(lengths), reverse=True)
-
-
 async def test_gepa_shows_the_metrics_feedback_or_what_was_expected(venue_of, make_bench):
     venue = venue_of(model)
     bench = make_bench(venue, numbered(), search=SEARCH)
@@ -162,8 +159,157 @@ async def test_gepa_shows_the_metrics_feedback_or_what_was_expected(venue_of, ma
     assert all("answer: expected" in prompt for prompt in prompts)
 
 
+@pytest.mark.parametrize("name", ALL)
+async def test_what_a_candidates_runs_took_is_measured_with_its_score(venue_of, make_bench, name):
+    bench = make_bench(venue_of(model), numbered(), instructions=hands_of(name), search=SEARCH)
+    _, result = await compile_once(name, bench)
+    assert result.measured
+    assert all(one.cost.calls == one.score.count for one in result.measured)
+    assert all(one.cost.prompt_tokens > 0 for one in result.measured)
+
+
 @pytest.mark.parametrize(
     ("answer", "text"), [("x ```\na b\n``` y", "a b"), (" bare ", "bare"), ("``` open", "``` open")]
 )
 def test_a_written_instruction_is_what_stands_in_the_fence(answer, text):
     assert unfenced(answer) == text
+
+
+def task_of(request):
+    """One of the three things a model is asked here: to run the program, to propose, to write from runs."""
+    if is_task(request):
+        return "run"
+    return "propose" if wanted_fields(request) else "write"
+
+
+def writes_much(request):
+    """Right now and then; every proposal and every writing is another text."""
+    if is_task(request):
+        return model(request)
+    return dict.fromkeys(wanted_fields(request) or ["text"], f"Way {request.request_id[-9:]}.")
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("answers", [writes_much, model])
+async def test_no_more_is_asked_for_than_was_said(venue_of, make_bench, name, answers):
+    venue = venue_of(answers)
+    search = {**SEARCH, "reflections": 3, "bootstrap_threshold": 0}
+    bench = make_bench(venue, numbered(), proposer="lm", search=search)
+    said = OPTIMIZERS[name]().demand(bench.spec, len(bench.predictors), len(bench.ids("train")))
+    await compile_once(name, bench)
+    asked = [task_of(request) for request in {request.request_id: request for request in venue.asked}.values()]
+    assert asked.count("run") <= bench.spec.runs + said.bootstrap_runs
+    assert asked.count("propose") <= said.proposals
+    assert asked.count("write") <= said.writings
+    assert (asked.count("write") > 0) == (said.writings > 0)
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_everything_that_was_scored_is_measured_and_the_study_holds_its_texts(venue_of, make_bench, name):
+    bench = make_bench(venue_of(model), numbered(), instructions=hands_of(name), search={**SEARCH, "reflections": 2})
+    _, result = await compile_once(name, bench)
+    texts = {one.candidate_id: result.study.pools.candidate(one.choice) for one in result.measured}
+    assert all(candidate.content_id == key for key, candidate in texts.items())
+    assert {candidate.content_id for candidate, _ in result.finalists} <= set(texts)
+    assert [texts[c.content_id] for c, _ in result.finalists] == [
+        result.study.pools.candidate(choice) for choice in result.study.best
+    ]
+    runs = [trial.runs for trial in result.trials]
+    assert runs == sorted(runs)
+    assert 0 < runs[-1] <= bench.spec.runs
+    if name != "GEPA":
+        assert sum(one.score.count for one in result.measured) <= bench.spec.runs
+        assert all(one.cost.calls >= one.score.count for one in result.measured)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("searched", [1, 5])
+async def test_a_handful_of_search_examples_is_enough_to_end(venue_of, make_bench, name, searched):
+    split = {"train": 20, "search": searched, "validation": 5, "test": 5}
+    bench = make_bench(venue_of(model), numbered(40), instructions=hands_of(name), split=split, search=SEARCH)
+    bench.spec = bench.spec.model_copy(update={"runs": 60})
+    _, result = await compile_once(name, bench)
+    assert result.ended == "completed"
+    assert result.finalists
+    assert all(score.count <= searched for _, score in result.finalists)
+
+
+@pytest.mark.parametrize("name", ["MIPROv2", "Pareto"])
+async def test_a_search_that_follows_another_has_its_best_texts_and_tries_its_best_first(venue_of, make_bench, name):
+    bench = make_bench(venue_of(model), numbered(), instructions=[*HANDS, GOOD], search=SEARCH)
+    _, first = await compile_once(name, bench)
+    later = make_bench(venue_of(model), numbered(), instructions=HANDS, search={**SEARCH, "trials": 5}, seed=1)
+    later.earlier = first.study
+    pools, result = await compile_once(name, later)
+    assert pools.instructions["self"][0] == later.own.predictors["self"].instruction
+    assert GOOD in pools.instructions["self"][1 : 1 + later.spec.instructions // 2]
+    assert result.finalists[0][0].predictors["self"].instruction == GOOD
+    assert len(pools.demo_sets["self"]) <= later.spec.demo_sets
+
+
+@pytest.mark.parametrize("name", ["COPRO", "MIPROv2", "Pareto"])
+async def test_a_budget_that_refuses_writing_only_ends_the_writing(venue_of, make_bench, name):
+    def refuses(request):
+        if not is_task(request):
+            error = BudgetExhausted("no more", scope="lane")
+            current_scope().failures.append(error)
+            raise error
+        return model(request)
+
+    venue = venue_of(refuses)
+    search = {**SEARCH, "reflections": 4, "max_bootstrapped_demos": 0}
+    bench = make_bench(venue, numbered(), instructions=hands_of(name), search=search)
+    bench.spec = bench.spec.model_copy(update={"reflections": 4})
+    _, result = await compile_once(name, bench)
+    assert result.ended == "completed"
+    assert 0 < sum(not is_task(request) for request in venue.asked) <= 6
+    assert result.trials[-1].runs > bench.spec.runs // 2
+
+
+def entry_of(scores, **cost):
+    candidate = Candidate(predictors={"self": PredictorChoice(instruction=f"{scores}{cost}")})
+    return Entry(candidate, scores_ppm=dict(enumerate(scores)), cost=RunCost(**cost))
+
+
+def test_what_pareto_hands_on_scores_less_only_where_it_is_clearly_cheaper_or_faster():
+    best = entry_of([PPM] * 20, msats=2_000, latency_ms=2_000)
+    cheaper = entry_of([PPM] * 15 + [0] * 5, msats=1_000, latency_ms=2_000)
+    faster = entry_of([PPM] * 10 + [0] * 10, msats=2_000, latency_ms=1_000)
+    nothing = entry_of([PPM] * 8 + [0] * 12, msats=1_950, latency_ms=1_990)
+    assert front_of([nothing, faster, best, cheaper], [2, 3, 1, 0]) == [2, 3, 1]
+
+
+def test_what_costs_nothing_is_compared_by_its_tokens():
+    best = entry_of([PPM] * 20, prompt_tokens=20_000)
+    shorter = entry_of([PPM] * 10, prompt_tokens=2_000, completion_tokens=100)
+    longer = entry_of([0] * 10, prompt_tokens=30_000)
+    assert front_of([best, shorter, longer], [0, 1, 2]) == [0, 1]
+
+
+class Halves(dspy.Module):
+    """Two steps; no label fits the first, and with no run that worked it has no demonstrations at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.hint = dspy.Predict("question -> hint")
+        self.tell = dspy.Predict("question -> answer")
+
+    async def aforward(self, question):
+        await self.hint.acall(question=question)
+        return await self.tell.acall(question=question)
+
+
+def knows_no_hint(request):
+    return {"hint": "none"} if "hint" in wanted_fields(request) else model(request)
+
+
+@pytest.mark.parametrize("name", ALL)
+async def test_a_step_without_any_demonstrations_is_searched_beside_one_with_some(venue_of, make_bench, name):
+    search = {**SEARCH, "max_bootstrapped_demos": 0}
+    bench = make_bench(
+        venue_of(knows_no_hint), numbered(), program=f"{__file__}:Halves", instructions=hands_of(name), search=search
+    )
+    pools, result = await compile_once(name, bench)
+    assert pools.demo_sets["hint"] == ((),)
+    assert result.ended == "completed"
+    assert result.finalists[0][0].predictors["tell"].instruction == GOOD

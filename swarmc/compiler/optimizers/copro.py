@@ -1,17 +1,23 @@
 """COPRO (Khattab et al. 2023): instructions written from the scored history of earlier instructions.
 
 Differs from DSPy's where measurement said so: candidates race on shared examples and losers leave
-early, instead of each meeting the whole set; the rounds share one race, so nothing is scored twice.
+early, instead of each meeting the whole set; the rounds share one race, so nothing is scored twice,
+and it goes on while the next round's instructions are written.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 
+from swarmc.compiler.demands import proposals
 from swarmc.compiler.evaluation import gather_or_cancel
-from swarmc.compiler.race import Heats, Race
-from swarmc.contracts.candidates import Candidate, Demo, Pools, PredictorChoice, SearchResult, Trial
+from swarmc.compiler.race import Choices, Heats, Race, Unit, Writing
+from swarmc.compiler.reflection import unfenced
+from swarmc.compiler.studies import fresh_instructions, with_earlier_instructions
+from swarmc.contracts.candidates import Demo, Pools, SearchResult, Study
 from swarmc.contracts.canonical import PPM
-from swarmc.contracts.errors import BudgetExhausted
+from swarmc.contracts.plan import Demand
 from swarmc.contracts.ports import Workbench
+from swarmc.contracts.spec import PlannedSearch
 
 DEPTH = 3
 BREADTH = 6
@@ -38,60 +44,97 @@ class COPRO:
     async def propose(
         self, bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
     ) -> dict[str, tuple[str, ...]]:
-        return {
-            name: (info.instruction, *await bench.instructions(name, demo_sets[name][0]))
+        found = {
+            name: (
+                info.instruction,
+                *await bench.instructions(name, demo_sets[name][0], count=fresh_instructions(bench, name)),
+            )
             for name, info in bench.predictors.items()
         }
+        return with_earlier_instructions(bench, found)
 
-    async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
-        return await _Rounds(bench, pools, trials * min(bench.spec.minibatch, len(bench.ids("search")))).run()
+    async def search(self, bench: Workbench, pools: Pools) -> SearchResult:
+        return await _Rounds(bench, pools).run()
+
+    def demand(self, spec: PlannedSearch, predictors: int, train: int) -> Demand:  # noqa: ARG002 - the port's
+        return Demand(proposals=proposals(spec, predictors), writings=(DEPTH - 1) * BREADTH * predictors)
 
 
 class _Rounds:
-    """Race, write from the history, race on: `DEPTH` rounds of equal length."""
+    """A race of all instructions; at the end of every round but the last, children of the leader are written.
 
-    def __init__(self, bench: Workbench, pools: Pools, runs: int) -> None:
+    Implements the race's `Policy`.
+    """
+
+    def __init__(self, bench: Workbench, pools: Pools) -> None:
         self._bench = bench
-        self._runs = runs
-        self._race = Race(bench, bench.ids("search"), in_flight=bench.spec.in_flight, units=0)
-        self._heats = Heats(HEAT, len(self._race.order), self._heat_ended)
+        self._race = Race(bench, bench.ids("search"), in_flight=bench.spec.in_flight, units=bench.spec.runs)
+        self._heats = Heats(HEAT, len(self._race.order), self._race.tell_trial)
         self._texts = {name: list(instructions) for name, instructions in pools.instructions.items()}
+        self._demo_sets = pools.demo_sets
+        self._rounds = deque(bench.spec.runs * number // DEPTH for number in range(1, DEPTH))
+        self._due: deque[tuple[str, int]] = deque()
         self._written = 0
-        self._trials: list[Trial] = []
-        self._race.enter(pools.baseline)
+        self._awaited = 0
+        own: Choices = dict.fromkeys(pools.instructions, (0, 0))
+        self._enter(own)
         for name, instructions in pools.instructions.items():
-            for instruction in instructions:
-                self._race.enter(with_instruction(pools.baseline, name, instruction))
+            for index in range(len(instructions)):
+                self._enter({**own, name: (index, 0)})
 
     async def run(self) -> SearchResult:
-        ended = "completed"
-        for number in range(1, DEPTH + 1):
-            self._race.units = -(-self._runs * number // DEPTH)
-            ended = await self._race.run(self._heats)
-            if ended == "budget" or number == DEPTH or not await self._write():
-                break
-        finalists = [(self._race.entries[n].candidate, self._race.entries[n].score) for n in self._race.ranking()]
-        return SearchResult(
-            trials=tuple(self._trials), finalists=tuple(finalists[: self._bench.spec.finalists]), ended=ended
+        """Race until the runs or the budget are used up, or one is left."""
+        ended = await self._race.run(self)
+        return self._race.result(self._race.ranking(), ended, Study(pools=self._pools))
+
+    def choose(self, race: Race) -> int | Writing | None:
+        """Children when a round is over, and otherwise who has met the fewest examples."""
+        if self._rounds and race.asked >= self._rounds[0]:
+            self._end_round(race)
+        number = self._heats.choose(race)
+        if number is None and self._rounds and race.told == race.asked and not self._due and not self._awaited:
+            self._end_round(race)
+        return self._writing(race) if self._due and race.may_write else number
+
+    def told(self, race: Race, unit: Unit, score_ppm: int) -> None:
+        """Look for losers at the end of a heat."""
+        self._heats.told(race, unit, score_ppm)
+
+    @property
+    def _pools(self) -> Pools:
+        return Pools(
+            instructions={name: tuple(texts) for name, texts in self._texts.items()}, demo_sets=self._demo_sets
         )
 
-    async def _write(self) -> bool:
-        """Let children of the leader in, for every predictor; false when the budget allows none."""
-        leader = self._race.leader()
-        if leader is None:
-            return False
-        parent = self._race.entries[leader].candidate
-        try:
-            for name in parent.predictors:
-                prompt = self._prompt(name)
-                numbers = range(self._written, self._written + BREADTH)
-                self._written += BREADTH
-                answers = await gather_or_cancel(self._bench.write(prompt, rollout_id=n) for n in numbers)
-                for text in dict.fromkeys(filter(None, map(unfenced, answers))):
-                    self._race.enter(with_instruction(parent, name, text))
-        except BudgetExhausted:
-            return False
-        return True
+    def _end_round(self, race: Race) -> None:
+        self._rounds.popleft()
+        leader = race.leader()
+        if leader is not None and race.may_write:
+            self._due.extend((name, leader) for name in self._texts)
+
+    def _writing(self, race: Race) -> Writing:
+        """Have children of the leader written for the next predictor."""
+        name, leader = self._due.popleft()
+        choice = race.entries[leader].choice
+        prompt = self._prompt(name)
+        numbers = range(self._written, self._written + BREADTH)
+        self._written += BREADTH
+        self._awaited += 1
+
+        async def write() -> Sequence[str]:
+            return await gather_or_cancel(self._bench.write(prompt, rollout_id=n) for n in numbers)
+
+        def told(answers: Sequence[str]) -> None:
+            self._awaited -= 1
+            for text in filter(None, map(unfenced, answers)):
+                if text not in self._texts[name]:
+                    self._texts[name].append(text)
+                self._enter({**choice, name: (self._texts[name].index(text), 0)})
+
+        return Writing(write, told)
+
+    def _enter(self, choice: Choices) -> None:
+        self._race.enter(self._pools.candidate(choice), choice)
 
     def _prompt(self, name: str) -> str:
         """The best instructions that a predictor was tried with, and what they scored at best."""
@@ -104,32 +147,3 @@ class _Rounds:
         return HISTORY_PROMPT.format(
             inputs=", ".join(info.inputs), outputs=", ".join(info.outputs), history="\n\n".join(tried)
         )
-
-    def _heat_ended(self, number: int) -> None:
-        entry = self._race.entries[number]
-        trial = Trial(
-            number=len(self._trials),
-            choice={name: (self._index(name, one.instruction), 0) for name, one in entry.candidate.predictors.items()},
-            candidate_id=entry.candidate.content_id,
-            score=entry.score,
-        )
-        self._trials.append(trial)
-        self._bench.tell_trial(trial)
-
-    def _index(self, name: str, instruction: str) -> int:
-        """The instruction's place in the pool, or behind it in the order of writing."""
-        if instruction not in self._texts[name]:
-            self._texts[name].append(instruction)
-        return self._texts[name].index(instruction)
-
-
-def with_instruction(candidate: Candidate, name: str, instruction: str) -> Candidate:
-    """The candidate with one predictor's instruction replaced."""
-    changed = PredictorChoice(instruction=instruction, demos=candidate.predictors[name].demos)
-    return Candidate(predictors={**candidate.predictors, name: changed})
-
-
-def unfenced(answer: str) -> str:
-    """The text between the first pair of ```, or all of it."""
-    parts = answer.split("```")
-    return (parts[1] if len(parts) > 2 else answer).strip()

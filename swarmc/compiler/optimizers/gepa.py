@@ -15,24 +15,32 @@ from gepa.core.adapter import EvaluationBatch
 
 from swarmc.compiler.evaluation import gather_or_cancel
 from swarmc.compiler.intervals import mean_score
+from swarmc.compiler.reflection import record
 from swarmc.contracts.candidates import (
     Attempt,
     Candidate,
     Demo,
+    Measured,
     Pools,
     PredictorChoice,
-    Score,
+    RunCost,
     SearchResult,
+    Study,
     Trial,
 )
 from swarmc.contracts.canonical import PPM
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError
+from swarmc.contracts.plan import Demand
 from swarmc.contracts.ports import Workbench
+from swarmc.contracts.spec import PlannedSearch
 
 T = TypeVar("T")
 FULL_SETS = 8
 FEWEST_SCORED = 20
 REFLECTED = 3
+RUNS_A_WRITING = 2
+MOST_IDLE = 200
+"""Evaluations in a row that needed no new run: nothing is left to find out, and the package would go on for ever."""
 
 
 class GEPA:
@@ -50,16 +58,26 @@ class GEPA:
     ) -> dict[str, tuple[str, ...]]:
         return {name: (info.instruction,) for name, info in bench.predictors.items()}
 
-    async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
-        runs = trials * min(bench.spec.minibatch, len(bench.ids("search")))
+    async def search(self, bench: Workbench, pools: Pools) -> SearchResult:
+        runs = bench.spec.runs
         scored_on = bench.ids("search")[: max(FEWEST_SCORED, runs // FULL_SETS)]
         adapter = _Adapter(bench, pools.baseline, runs, asyncio.get_running_loop(), scored_on)
         try:
             ended = await asyncio.to_thread(adapter.evolve)
         finally:
             adapter.stop()
-        ranking = sorted(adapter.scored(), key=lambda one: -one[1].low_ppm)
-        return SearchResult(trials=tuple(adapter.trials), finalists=tuple(ranking[: bench.spec.finalists]), ended=ended)
+        return adapter.result(ended)
+
+    def demand(self, spec: PlannedSearch, predictors: int, train: int) -> Demand:  # noqa: ARG002 - the port's
+        return Demand(writings=most_writings(spec.runs))
+
+
+def most_writings(runs: int) -> int:
+    """Reflections in so many runs: one needs a parent's and a child's runs on `REFLECTED` examples each.
+
+    Some of them were made before, so it may be one for every `RUNS_A_WRITING`; further ones are not written.
+    """
+    return 1 + runs // RUNS_A_WRITING
 
 
 class _Spent(Exception):
@@ -104,6 +122,7 @@ class _Adapter:
         self._attempts: dict[tuple[str, str], Attempt] = {}
         self._candidates: dict[str, Candidate] = {}
         self._reflections = 0
+        self._idle = 0
         self._failure: Exception | None = None
 
     def stop(self) -> None:
@@ -147,6 +166,7 @@ class _Adapter:
         self._candidates[key] = text
         new = [one for one in dict.fromkeys(batch) if (key, one) not in self._attempts]
         allowed = new[: self._runs - len(self._attempts)]
+        self._idle = 0 if new else self._idle + 1
         try:
             if self._failure is not None:
                 raise self._failure
@@ -170,18 +190,44 @@ class _Adapter:
     ) -> Mapping[str, Sequence[Mapping[str, object]]]:
         """What each predictor was asked, what it answered, and what was said about it."""
         return {
-            name: [_record(attempt, self._bench.predictors[name].inputs, name) for attempt in eval_batch.outputs]
+            name: [record(attempt, self._bench.predictors[name].inputs, name) for attempt in eval_batch.outputs]
             for name in components_to_update
         }
 
-    def scored(self) -> list[tuple[Candidate, Score]]:
-        """Every candidate with its score on those of the scored examples that it met."""
-        found = []
-        for key, candidate in self._candidates.items():
-            scores = [self._attempts[key, one].score_ppm for one in self._scored_on if (key, one) in self._attempts]
-            if scores:
-                found.append((candidate, mean_score(scores)))
-        return found
+    def result(self, ended: Literal["completed", "budget"]) -> SearchResult:
+        """How the search went; every candidate counts with those of the scored examples that it met."""
+        measured = [one for key in self._candidates if (one := self._measured(key)) is not None]
+        best = sorted(measured, key=lambda one: -one.score.low_ppm)[: self._bench.spec.finalists]
+        pools = Pools(
+            instructions={
+                name: tuple(candidate.predictors[name].instruction for candidate in self._candidates.values())
+                for name in self._baseline.predictors
+            },
+            demo_sets={name: (one.demos,) for name, one in self._baseline.predictors.items()},
+        )
+        return SearchResult(
+            trials=tuple(self.trials),
+            finalists=tuple((self._candidates[one.candidate_id], one.score) for one in best),
+            ended=ended,
+            measured=tuple(measured),
+            study=Study(pools=pools, best=tuple(one.choice for one in best)),
+        )
+
+    def _measured(self, key: str) -> Measured | None:
+        """A candidate with those of the scored examples that it met; nothing when it met none."""
+        met = [self._attempts[key, one] for one in self._scored_on if (key, one) in self._attempts]
+        if not met:
+            return None
+        return Measured(
+            candidate_id=key,
+            choice=self._choice(key),
+            score=mean_score([attempt.score_ppm for attempt in met]),
+            cost=sum((attempt.cost for attempt in met), RunCost()),
+        )
+
+    def _choice(self, key: str) -> dict[str, tuple[int, int]]:
+        """A candidate's instructions stand in the study's pools at its number."""
+        return dict.fromkeys(self._baseline.predictors, (list(self._candidates).index(key), 0))
 
     def _dressed(self, candidate: Mapping[str, str]) -> Candidate:
         return Candidate(
@@ -199,40 +245,29 @@ class _Adapter:
 
     def _reflect(self, prompt: str | list[dict[str, object]]) -> str:
         """The package's reflection prompt, answered by the `propose` lane. The package swallows what this raises."""
-        self._reflections += 1
         try:
+            if self._reflections == most_writings(self._runs):
+                raise _Spent
+            self._reflections += 1
             return self._await(self._bench.write(str(prompt), rollout_id=self._reflections))
-        except SwarmcError as error:
+        except (_Spent, SwarmcError) as error:
             self._failure = error
             raise
 
     def _stop(self, gepa_state: Any) -> bool:  # noqa: ARG002 - the package's
-        return self._failure is not None or len(self._attempts) >= self._runs
+        return self._failure is not None or len(self._attempts) >= self._runs or self._idle >= MOST_IDLE
 
     def _await(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def _tell(self, text: Candidate) -> None:
         scores = [self._attempts[text.content_id, one].score_ppm for one in self._scored_on]
-        number = list(self._candidates).index(text.content_id)
         trial = Trial(
             number=len(self.trials),
-            choice=dict.fromkeys(text.predictors, (number, 0)),
+            choice=self._choice(text.content_id),
             candidate_id=text.content_id,
             score=mean_score(scores),
+            runs=len(self._attempts),
         )
         self.trials.append(trial)
         self._loop.call_soon_threadsafe(self._bench.tell_trial, trial)
-
-
-def _record(attempt: Attempt, inputs: Sequence[str], name: str) -> dict[str, object]:
-    """One example of the reflection prompt."""
-    fields = attempt.steps[name].fields if name in attempt.steps else {}
-    wanted = "; ".join(f"{label}: expected {value}" for label, value in attempt.expected.items())
-    verdict = f"score {attempt.score_ppm / PPM:.2f}. "
-    said = attempt.feedback or ("" if attempt.score_ppm == PPM else wanted)
-    return {
-        "Inputs": {key: value for key, value in fields.items() if key in inputs},
-        "Generated Outputs": {key: value for key, value in fields.items() if key not in inputs},
-        "Feedback": verdict + said,
-    }

@@ -1,25 +1,38 @@
 """Pareto: parents come from the front over examples, children merge what their parents chose.
 
 A candidate is on the front when on some example none is better (Agrawal et al. 2025, whose rule for
-choosing from the front is used as it is). What is handed on is the front over score and length of
-the prompt, which is what a call costs: a longer prompt is kept only where it scores better.
+choosing from the front is used as it is). What is handed on is the front over score, measured cost
+and measured time of a run: a candidate that scores less is kept only where it is clearly cheaper or
+faster than every better one.
 """
 
 import random
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from gepa.gepa_utils import select_program_candidate_from_pareto_front
 
+from swarmc.compiler.demands import bootstrap_runs, proposals
 from swarmc.compiler.demonstrations import DemoSets, bootstrap_pool, build_demo_sets
 from swarmc.compiler.proposing import propose_for_all
-from swarmc.compiler.race import Race, Unit
-from swarmc.contracts.candidates import Candidate, Demo, Pools, PredictorChoice, SearchResult, Trial
+from swarmc.compiler.race import Choices, Entry, Race, Unit, Writing
+from swarmc.compiler.reflection import Reflections, failures
+from swarmc.compiler.studies import (
+    earlier_choices,
+    fresh_demo_sets,
+    with_earlier_demo_sets,
+    with_earlier_instructions,
+)
+from swarmc.contracts.candidates import Demo, Pools, SearchResult, Study
 from swarmc.contracts.canonical import PPM
+from swarmc.contracts.plan import Demand
 from swarmc.contracts.ports import Workbench
+from swarmc.contracts.spec import PlannedSearch
 
 FIRST = 12
 HEAT = 10
 RENEWAL = 0.4
+CLEARLY = 0.9
 
 
 class Pareto:
@@ -28,15 +41,23 @@ class Pareto:
     name = "Pareto"
 
     async def bootstrap(self, bench: Workbench) -> DemoSets:
-        return build_demo_sets(bench, await bootstrap_pool(bench))
+        fresh = fresh_demo_sets(bench)
+        return with_earlier_demo_sets(bench, build_demo_sets(bench, await bootstrap_pool(bench, fresh), fresh))
 
     async def propose(
         self, bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
     ) -> dict[str, tuple[str, ...]]:
-        return await propose_for_all(bench, demo_sets)
+        return with_earlier_instructions(bench, await propose_for_all(bench, demo_sets))
 
-    async def search(self, bench: Workbench, pools: Pools, trials: int) -> SearchResult:
-        return await _Front(bench, pools, trials * min(bench.spec.minibatch, len(bench.ids("search")))).run()
+    async def search(self, bench: Workbench, pools: Pools) -> SearchResult:
+        return await _Front(bench, pools).run()
+
+    def demand(self, spec: PlannedSearch, predictors: int, train: int) -> Demand:
+        return Demand(
+            bootstrap_runs=bootstrap_runs(spec, train),
+            proposals=proposals(spec, predictors),
+            writings=spec.reflections * predictors,
+        )
 
 
 class _Front:
@@ -45,23 +66,25 @@ class _Front:
     Implements the race's `Policy`.
     """
 
-    def __init__(self, bench: Workbench, pools: Pools, runs: int) -> None:
+    def __init__(self, bench: Workbench, pools: Pools) -> None:
         self._bench = bench
         self._pools = pools
         self._rng = random.Random(f"pareto:{bench.seed}")
-        self._race = Race(bench, bench.ids("search"), in_flight=bench.spec.in_flight, units=runs)
-        self._trials: list[Trial] = []
-        self._choices: dict[int, dict[str, tuple[int, int]]] = {}
+        self._race = Race(bench, bench.ids("search"), in_flight=bench.spec.in_flight, units=bench.spec.runs)
+        self._reflections = Reflections(bench, bench.spec.runs)
+        self._waiting = deque(earlier_choices(bench.earlier, pools) if bench.earlier else [])
         self._current = self._enter(dict.fromkeys(pools.instructions, (0, 0)))
         self._left = HEAT
 
     async def run(self) -> SearchResult:
+        """Race until the runs or the budget are used up."""
         ended = await self._race.run(self)
-        entries = [self._race.entries[number] for number in self._handed_on()]
-        finalists = tuple((entry.candidate, entry.score) for entry in entries[: self._bench.spec.finalists])
-        return SearchResult(trials=tuple(self._trials), finalists=finalists, ended=ended)
+        return self._race.result(front_of(self._race.entries, self._race.ranking()), ended, Study(pools=self._pools))
 
-    def choose(self, race: Race) -> int | None:
+    def choose(self, race: Race) -> int | Writing | None:
+        """The entry whose heat it is, else the next; now and then a child is written."""
+        if (name := self._reflections.due(race)) and (writing := self._writing(race, name)) is not None:
+            return writing
         if self._left == 0 or not race.is_open(self._current):
             found = self._next(race)
             if found is None:
@@ -71,27 +94,40 @@ class _Front:
         return self._current
 
     def told(self, race: Race, unit: Unit, score_ppm: int) -> None:  # noqa: ARG002 - the port's
+        """A heat that ended is a trial."""
         entry = race.entries[unit.entry]
-        if len(entry.scores_ppm) % HEAT and len(entry.scores_ppm) < len(race.order):
-            return
-        trial = Trial(
-            number=len(self._trials),
-            choice=self._choices[unit.entry],
-            candidate_id=entry.candidate.content_id,
-            score=entry.score,
-        )
-        self._trials.append(trial)
-        self._bench.tell_trial(trial)
+        if len(entry.scores_ppm) % HEAT == 0 or len(entry.scores_ppm) == len(race.order):
+            race.tell_trial(unit.entry)
+
+    def _writing(self, race: Race, name: str) -> Writing | None:
+        """Have a child of a member of the front written, if one failed somewhere."""
+        front = self._front(race)
+        parent = self._pick(race, front) if front else 0
+        if not failures(race, parent):
+            return None
+        choice = race.entries[parent].choice
+
+        def told(texts: Sequence[str]) -> None:
+            for text in texts:
+                known = self._pools.instructions[name]
+                if text not in known:
+                    instructions = {**self._pools.instructions, name: (*known, text)}
+                    self._pools = self._pools.model_copy(update={"instructions": instructions})
+                    self._waiting.append({**choice, name: (len(known), choice[name][1])})
+
+        return self._reflections.writing(race, parent, name, told)
 
     def _next(self, race: Race) -> int | None:
-        """A fresh combination first, then children of the front and members of it in turn."""
+        """What waits or is fresh first, then children of the front and members of it in turn."""
+        if self._waiting:
+            return self._open(race, self._enter(self._waiting.popleft()))
         front = self._front(race)
         if len(race.entries) < FIRST or not front:
             return self._open(race, self._enter(self._drawn()))
         pick = self._pick(race, front)
         if self._rng.random() < RENEWAL:
-            other = self._pick(race, front)
-            return self._open(race, self._enter(self._merged(self._choices[pick], self._choices[other])))
+            one, other = (race.entries[number].choice for number in (pick, self._pick(race, front)))
+            return self._open(race, self._enter(self._merged(one, other)))
         return self._open(race, pick)
 
     def _open(self, race: Race, number: int) -> int | None:
@@ -116,13 +152,13 @@ class _Front:
         means = [entry.score.mean_ppm / PPM if entry.scores_ppm else 0.0 for entry in race.entries]
         return select_program_candidate_from_pareto_front(front, means, self._rng)
 
-    def _drawn(self) -> dict[str, tuple[int, int]]:
+    def _drawn(self) -> Choices:
         return {
             name: (self._rng.randrange(len(texts)), self._rng.randrange(len(self._pools.demo_sets[name])))
             for name, texts in self._pools.instructions.items()
         }
 
-    def _merged(self, one: dict[str, tuple[int, int]], other: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    def _merged(self, one: Choices, other: Choices) -> Choices:
         """Every choice from either parent; now and then a fresh one, or the front would close."""
         fresh = self._drawn()
 
@@ -131,25 +167,23 @@ class _Front:
 
         return {name: (inherit(name, 0), inherit(name, 1)) for name in one}
 
-    def _enter(self, choice: dict[str, tuple[int, int]]) -> int:
-        number = self._race.enter(self._pools.candidate(choice))
-        self._choices.setdefault(number, choice)
-        return number
-
-    def _handed_on(self) -> list[int]:
-        """The front over score (lower end of its interval) and length of the prompt, best score first."""
-        kept: list[int] = []
-        for number in self._race.ranking():
-            length = prompt_length(self._race.entries[number].candidate)
-            if all(length < prompt_length(self._race.entries[k].candidate) for k in kept):
-                kept.append(number)
-        return kept
+    def _enter(self, choice: Choices) -> int:
+        return self._race.enter(self._pools.candidate(choice), choice)
 
 
-def prompt_length(candidate: Candidate) -> int:
-    """Characters of the instructions and of the demonstrations' values."""
-    return sum(_length(choice) for choice in candidate.predictors.values())
+def front_of(entries: Sequence[Entry], ranking: Sequence[int]) -> list[int]:
+    """Those of a ranking (best score first) that nobody before them matches in both cost and time of a run."""
+    free = not any(entry.cost.msats for entry in entries)
+    kept: list[int] = []
+    for number in ranking:
+        price, latency_ms = _per_run(entries[number], free=free)
+        rivals = [_per_run(entries[k], free=free) for k in kept]
+        if all(price < CLEARLY * its_price or latency_ms < CLEARLY * its_ms for its_price, its_ms in rivals):
+            kept.append(number)
+    return kept
 
 
-def _length(choice: PredictorChoice) -> int:
-    return len(choice.instruction) + sum(len(str(value)) for demo in choice.demos for value in demo.fields.values())
+def _per_run(entry: Entry, *, free: bool) -> tuple[float, float]:
+    """What a run took on average: msats, or tokens where all is free; and milliseconds."""
+    cost, runs = entry.cost, len(entry.scores_ppm)
+    return (cost.prompt_tokens + cost.completion_tokens if free else cost.msats) / runs, cost.latency_ms / runs

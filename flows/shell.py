@@ -1,0 +1,49 @@
+"""How every command runs: one console, errors of ours as one line and an exit code, Ctrl-C that loses nothing."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from swarmc.contracts.errors import SpecError, SwarmcError, first_swarmc_error
+
+console = Console()
+errors = Console(stderr=True)
+
+EXIT_INTERRUPTED = 130
+
+RunId = Annotated[str, typer.Argument(help="A run's id, or the first letters of it, as `swarmc runs` shows it.")]
+LedgerOption = Annotated[
+    str | None,
+    typer.Option("--ledger", help="Database URL or saved ledger block. Default: the ledger in $SWARMC_HOME."),
+]
+
+
+def usage(message: str) -> typer.Exit:
+    """The end of a command that was asked for something that cannot be."""
+    complain(SpecError(message))
+    return typer.Exit(SpecError.exit_code)
+
+
+def run_command(work: Coroutine[Any, Any, int | None]) -> None:
+    """Run a command; our own errors become one line and an exit code, others keep their traceback."""
+    try:
+        code = asyncio.run(work)
+    except KeyboardInterrupt:
+        errors.print("\nstopped. What was paid for is kept; type the same command to continue.")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except Exception as error:
+        known = first_swarmc_error(error)
+        if known is None:
+            raise
+        complain(known)
+        raise typer.Exit(known.exit_code) from None
+    raise typer.Exit(code or 0)
+
+
+def complain(error: SwarmcError) -> None:
+    """One line for an error."""
+    errors.print(f"[bold red]error[/bold red] ({error.code}): ", end="")
+    errors.print(str(error), markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,160 @@
+"""The steps of a compile in their order, each by the plan that was made from what was known before it."""
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from prefect import Task
+
+from flows.lanes import OpenLane
+from swarmc.compiler.datasets import SplitName
+from swarmc.compiler.metering import now_ms
+from swarmc.compiler.optimizers import OPTIMIZERS
+from swarmc.compiler.planning import Known, Planned, Price, Sizes
+from swarmc.compiler.promoting import few_examples_warning
+from swarmc.compiler.quoting import quotes
+from swarmc.compiler.studies import without
+from swarmc.compiler.workbench import Bench
+from swarmc.contracts.candidates import Pools, SearchResult, Validation
+from swarmc.contracts.completions import Lane, Stage
+from swarmc.contracts.errors import BudgetExhausted
+from swarmc.contracts.events import Note
+from swarmc.contracts.ports import Ledger, Store
+from tasks.bootstrap import bootstrap
+from tasks.load import Loaded
+from tasks.plan import plan
+from tasks.promote import promote
+from tasks.propose import propose
+from tasks.recall import Recalled, recall
+from tasks.record import Found, Recorded, record
+from tasks.search import search
+from tasks.validate import validate
+
+QUESTIONS: tuple[SplitName, ...] = ("search", "validation", "test")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Made = Pools | SearchResult | Planned | Validation
+Hold = Callable[[Stage, Made], None]
+"""Told of what every step made; what it raises ends the compile."""
+
+
+class Steps:
+    """One compile, from what was promoted before to what is promoted now.
+
+    Args:
+        bench: The workbench.
+        prices: What a completion costs in each lane.
+        ledger: Where the account is.
+        store: Where artifacts go.
+        plainly: Run the tasks as plain functions: without retries, and without a Prefect server.
+        hold: Told of what every step made.
+    """
+
+    def __init__(
+        self,
+        bench: Bench,
+        prices: Mapping[Lane, Price],
+        ledger: Ledger,
+        store: Store,
+        *,
+        plainly: bool = False,
+        hold: Hold = lambda stage, made: None,  # noqa: ARG005
+    ) -> None:
+        self._bench = bench
+        self._prices = prices
+        self._ledger = ledger
+        self._store = store
+        self._plainly = plainly
+        self._hold = hold
+        self._optimizer = OPTIMIZERS[bench.job.optimizer]()
+        self._recalled = Recalled()
+        self._done: tuple[Stage, ...] = ()
+        self._planned: Planned | None = None
+
+    async def find(self) -> Found:
+        """Bootstrap, propose, search, validate.
+
+        Raises:
+            SwarmcError: as the steps do. A budget that runs out is none: what was found until then is.
+        """
+        bench, optimizer = self._bench, self._optimizer
+        await self._begin()
+        planned = await self._plan()
+        demo_sets = await self._do(bootstrap, optimizer, bench, planned.calls("bootstrap"))
+        planned = await self._plan("bootstrap")
+        instructions = await self._do(propose, optimizer, bench, demo_sets, planned.calls("propose"))
+        pools = Pools(instructions=instructions, demo_sets=demo_sets)
+        self._hold("propose", pools)
+        planned = await self._plan("propose")
+        searched = await self._do(search, optimizer, bench, pools, planned.calls("search"))
+        self._hold("search", searched)
+        planned = await self._plan("search")
+        self._hold("search", planned)
+        finalists = [candidate for candidate, _ in searched.finalists]
+        calls = planned.calls("validate")
+        validation = await self._do(validate, bench, finalists, self._recalled.incumbent, calls)
+        self._hold("validate", validation)
+        return Found(pools, searched, validation, planned.plan)
+
+    async def keep(self, found: Found) -> Recorded:
+        """Record what was found, and let the winner run under the compile's name if it may.
+
+        Raises:
+            BudgetExhausted: nothing at all could be bought.
+        """
+        bench = self._bench
+        account = await self._ledger.account(bench.run_id)
+        if account.total.calls + account.total.reused == 0:
+            raise BudgetExhausted("the budget did not allow a single call; raise it and run again", scope="run")
+        created_at = (await self._ledger.find_run(bench.run_id)).created_at
+        recorded = await self._do(record, bench, found, account, self._store, created_at)
+        return await self._do(promote, bench, found.validation, self._recalled, recorded, self._store)
+
+    async def _do(self, step: Task[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        return await (step.fn if self._plainly else step)(*args, **kwargs)
+
+    async def _begin(self) -> None:
+        """What is promoted now, what was learned before, and what a person should know at once."""
+        bench, job = self._bench, self._bench.job
+        warm = job.start == "warm"
+        self._recalled = await self._do(recall, self._store, job.name, bench.run_id, dict(bench.predictors), warm=warm)
+        refs = bench.splits.refs
+        if (study := self._recalled.study) is not None:
+            # What is a question now must not be a demonstration that an earlier search brings along.
+            seen = [bench.splits.examples[key] for split in QUESTIONS for key in refs[split].example_ids]
+            bench.earlier = without(study, seen)
+        for text in (self._recalled.sentence, few_examples_warning(refs["search"].count, refs["test"].count)):
+            if text:
+                bench.emit(Note(run_id=bench.run_id, at_ms=now_ms(), text=text))
+
+    async def _plan(self, *over: Stage) -> Planned:
+        """The plan, now that these stages are over as well."""
+        self._done += over
+        sizes = sizes_of(self._bench)
+        known = Known(
+            sizes=sizes,
+            demand=lambda asked: self._optimizer.demand(asked, sizes.predictors, sizes.train),
+            account=await self._ledger.account(self._bench.run_id),
+            quotes=self._prices,
+            done=frozenset(self._done),
+            before=self._planned.search if self._planned else None,
+            bootstrapped=self._bench.evaluator.ran("bootstrap"),
+            programs=2 + (self._recalled.incumbent is not None),
+        )
+        planned = self._planned = await self._do(plan, self._bench, known)
+        return planned
+
+
+def prices_of(bench: Bench, lanes: Mapping[Lane, OpenLane]) -> dict[Lane, Price]:
+    """What a completion costs in each lane, asked before anything is bought."""
+    train = [bench.splits.examples[key] for key in bench.splits.ids("train")]
+    demos = bench.spec.max_bootstrapped_demos + bench.spec.max_labeled_demos
+    evaluator = bench.evaluator
+    return quotes(evaluator.program, evaluator.adapter, train, demos, {k: one.quoted for k, one in lanes.items()})
+
+
+def sizes_of(loaded: Loaded | Bench) -> Sizes:
+    """Of the splits and the program."""
+    program = loaded.program if isinstance(loaded, Loaded) else loaded.evaluator.program
+    counts = {name: ref.count for name, ref in loaded.splits.refs.items()}
+    return Sizes(predictors=len(program.predictors), **counts)

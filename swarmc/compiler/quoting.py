@@ -1,0 +1,78 @@
+"""What a completion will cost, asked of the venues before anything is bought, with prompts of the compile's size."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from swarmc.compiler.planning import Price
+from swarmc.compiler.programs import Program
+from swarmc.compiler.proposing import MAX_SHOWN_CHARS
+from swarmc.contracts.completions import CompletionRequest, Lane, Message, Role, Sampling
+from swarmc.contracts.ports import Venue
+
+SHOWN_PARTS = 3
+LOOKED_AT = 200
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A lane to be asked for its price: its venue, and how it samples."""
+
+    venue: Venue
+    sampling: Sampling
+
+
+def quotes(
+    program: Program, adapter: dspy.Adapter, examples: Sequence[dspy.Example], demos: int, lanes: Mapping[Lane, Quoted]
+) -> dict[Lane, Price]:
+    """By lane, the least and the most that one completion of the compile costs, in msats.
+
+    The least is a bare prompt of the shortest example with one token of answer; the most, one of the
+    longest example with `demos` demonstrations as long, and as long an answer as the lane allows.
+
+    Raises:
+        VenueError: a lane costs money and sets no `max_tokens`, so nothing can be reserved for it.
+    """
+    by_length = sorted(examples[:LOOKED_AT], key=lambda example: len(str(example.toDict())))
+    short, long = by_length[0], by_length[-1]
+    found = {}
+    for lane, quoted in lanes.items():
+        if lane == "propose":
+            asked = [_message("user", "long text " * (SHOWN_PARTS * MAX_SHOWN_CHARS // 10))]
+            found[lane] = _price(lane, quoted, [_message("user", "text")], asked)
+            continue
+        signatures = [predictor.signature for predictor in program.module.predictors()]
+        prices = [
+            _price(lane, quoted, _prompt(adapter, s, short, []), _prompt(adapter, s, long, [long] * demos))
+            for s in signatures
+        ]
+        high = max(price.high for price in prices)
+        found[lane] = Price(low=min(price.low for price in prices), expected=high, high=high)
+    return found
+
+
+def _price(lane: Lane, quoted: Quoted, least: Sequence[Message], most: Sequence[Message]) -> Price:
+    bare = quoted.sampling.model_copy(update={"max_tokens": 1})
+    low = quoted.venue.quote(_request(lane, quoted.venue, least, bare))
+    high = quoted.venue.quote(_request(lane, quoted.venue, most, quoted.sampling))
+    return Price(low=low, expected=high, high=high)
+
+
+def _request(lane: Lane, venue: Venue, messages: Sequence[Message], sampling: Sampling) -> CompletionRequest:
+    return CompletionRequest(lane=lane, model=venue.model, messages=tuple(messages), sampling=sampling)
+
+
+def _prompt(
+    adapter: dspy.Adapter, signature: Any, example: dspy.Example, demos: Sequence[dspy.Example]
+) -> list[Message]:
+    """What the adapter would send; what an example lacks (another step's output) is taken as long as its inputs."""
+    spare = " ".join(str(value) for value in example.inputs().values())
+    inputs = {name: example.get(name, spare) for name in signature.input_fields}
+    shown = [{**inputs, **{name: demo.get(name, spare) for name in signature.output_fields}} for demo in demos]
+    return [_message(m["role"], str(m["content"])) for m in adapter.format(signature, shown, inputs)]
+
+
+def _message(role: Role, content: str) -> Message:
+    return Message(role=role, content=content)
