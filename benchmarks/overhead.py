@@ -144,7 +144,9 @@ async def _search(lm: object, events: list, arguments: argparse.Namespace) -> di
     from swarmc.compiler.evaluation import Evaluator
     from swarmc.compiler.metrics import load_metric
     from swarmc.compiler.optimizers import OPTIMIZERS
+    from swarmc.compiler.planning import Sizes, sized
     from swarmc.compiler.programs import load_program
+    from swarmc.compiler.telling import Teller
     from swarmc.compiler.workbench import Bench
     from swarmc.contracts.candidates import Pools
     from swarmc.contracts.spec import CompileSpec
@@ -156,7 +158,7 @@ async def _search(lm: object, events: list, arguments: argparse.Namespace) -> di
             "dataset": {"source": "x.jsonl"},
             "instructions": instructions,
             "proposer": "none",
-            "search": {"trials": 24, "minibatch": 35, "parallel_trials": 6, "demo_sets": 6, "halving": 4},
+            "search": {"trials": 24, "minibatch": 35, "demo_sets": 6, "halving": 4},
         }
     )
     examples = [dspy.Example(question=f"q{i} label=red", answer="red").with_inputs("question") for i in range(400)]
@@ -169,13 +171,16 @@ async def _search(lm: object, events: list, arguments: argparse.Namespace) -> di
         make_adapter("chat", json_fallback=False),
         RUNS_PER_CALL_SLOT * arguments.concurrency,
     )
-    bench = Bench(spec, splits, evaluator, [].append, "benchmark")
+    told: list = []
+    evaluator.tell(Teller(told.append, "benchmark", spec.program))  # As a compile does.
+    sizes = Sizes(**{name: ref.count for name, ref in splits.refs.items()}, predictors=1)
+    bench = Bench(spec, splits, evaluator, told.append, "benchmark", sized(spec.search, sizes, writes=False))
     optimizer = OPTIMIZERS["MIPROv2"]()
     demo_sets = await optimizer.bootstrap(bench)
     pools = Pools(instructions=await optimizer.propose(bench, demo_sets), demo_sets=demo_sets)
     before = _bought(events)
     wall_s = time.perf_counter()
-    await optimizer.search(bench, pools, spec.search.trials)
+    await optimizer.search(bench, pools)
     wall_s = time.perf_counter() - wall_s
     calls = _bought(events) - before
     limit_s = calls * arguments.latency_ms / 1_000 / arguments.concurrency

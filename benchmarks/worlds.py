@@ -22,10 +22,15 @@ Families (`extra`, and how parts combine):
 
 Worlds with even numbers are for tuning, those with odd numbers for reporting. The proposer's skill
 (the chance that a rule it names is drawn from the helpful ones) goes through 0, .15 and .3.
+
+`changed(world, r)` is the same task some time later, under another model and with other tickets:
+every hidden weight is `mean + r * (w - mean) + sqrt(1 - r^2) * (fresh - mean)`, `mean` being the
+weight's expectation over worlds and `fresh` another draw of it, so that old and new weights are
+correlated r and equally spread. Its tickets to compile with, those held out and their difficulties
+are fresh; the old tickets are still known, because earlier demonstrations show them.
 """
 
 import hashlib
-import json
 import math
 import random
 import re
@@ -43,19 +48,12 @@ RULES = tuple([f"g{i:02}" for i in range(24)] + [f"s{i:02}" for i in range(16)])
 GIVEN, HELD_OUT = 402, 2_000
 OWN_SCORE = 0.52
 CORRELATION = 0.6
+MEAN_GENERAL, MEAN_SPECIAL = 0.0175, 1.15
 SKILLS = (0.0, 0.15, 0.3)
 WORDS = ("my", "the", "was", "with", "has", "please", "not", "again", "today", "still", "parcel", "card", "screen")
 
 TICKET = re.compile(r"\bT(\d{5})\b")
 RULE = re.compile(r"\b([gs]\d\d)\b")
-FIELD = re.compile(r"\[\[ ## (\w+) ## \]\]\s*(.*?)\s*(?=\[\[ ## |\Z)", re.DOTALL)
-MARKER = re.compile(r"\[\[ ## (\w+) ## \]\]")
-EXPECTED = re.compile(r"expected (\w+)")
-ASKED_FOR = "Respond with the corresponding output fields"
-AS_JSON = "JSON object in the following order of fields"
-NAME = re.compile(r"`(\w+)`")
-OBJECTIVE = "your objective is:"
-FENCE = re.compile(r"```(?:\w*\n)?(.*?)```", re.DOTALL)
 NORMAL = NormalDist()
 
 
@@ -73,11 +71,18 @@ class World:
     Args:
         family: One of `FAMILIES`.
         number: Which of the family.
+        name: What its draws come from, where that is not family and number.
+
+    Attributes:
+        given: The tickets that an optimizer may use.
     """
 
-    def __init__(self, family: str, number: int) -> None:
-        self.name = f"{family}-{number}"
+    def __init__(self, family: str, number: int, name: str = "") -> None:
+        self.name = name or f"{family}-{number}"
         self.family = family
+        self.number = number
+        self.given = range(GIVEN)
+        self._pasts: tuple[tuple[str, float], ...] = ((self.name, 1.0),)
         self.skill = SKILLS[number // 2 % len(SKILLS)]
         self.steps = ("topic", "label") if family == "two" else ("label",)
         rng = random.Random(f"world:{self.name}")
@@ -90,8 +95,41 @@ class World:
         self._quality = [{i: rng.gauss(0, 0.35) for i in range(GIVEN)} for _ in self.steps_range]
         self.texts = [f"T{i:05} {' '.join(rng.choice(WORDS) for _ in range(6))}" for i in range(len(self.labels))]
         self._base = 0.0
+        self._set_base()
+
+    def _set_base(self) -> None:
         own = [Shown(frozenset(), ())] * len(self.steps)
         self._base = _bisect(lambda base: self._own_score(own, base), OWN_SCORE)
+
+    def come_from(self, past: "World", correlation: float) -> None:
+        """Let this world be what `past` became; see `changed`."""
+        keep, fresh = correlation, math.sqrt(1 - correlation**2)
+        for step in self.steps_range:
+            (old_general, old_special), (general, special) = past._weights[step], self._weights[step]
+            for rule in general:
+                general[rule] = _mixed(old_general[rule], general[rule], correlation, MEAN_GENERAL)
+            for rule, (label, weight) in special.items():
+                special[rule] = label, _mixed(old_special[rule][1], weight, correlation, MEAN_SPECIAL)
+            pairs = {pair: keep * weight for pair, weight in past._pairs[step].items()}
+            for pair, weight in self._pairs[step].items():
+                pairs[pair] = pairs.get(pair, 0.0) + fresh * weight
+            self._pairs[step] = pairs
+            old, new = past._quality[step], self._quality[step]
+            moved = {i + GIVEN + HELD_OUT: quality for i, quality in new.items()}
+            self._quality[step] = {i: keep * old[i] + fresh * new[i] for i in old} | moved
+        self._pasts = (*((name, keep * share) for name, share in past._pasts), (self.name, fresh))
+        self._append_given(past)
+        self._set_base()
+
+    def _append_given(self, past: "World") -> None:
+        """Put the old given tickets where the new ones were, and the new ones behind those held out."""
+        new, old = slice(0, GIVEN), past.labels[:GIVEN]
+        self.labels = np.concatenate([old, self.labels[GIVEN:], self.labels[new]])
+        hardness = self._difficulty
+        self._difficulty = np.concatenate([past._difficulty[:, new], hardness[:, GIVEN:], hardness[:, new]], axis=1)
+        self.given = range(GIVEN + HELD_OUT, len(self.labels))
+        fresh = [f"T{i:05}{text[6:]}" for i, text in zip(self.given, self.texts[new], strict=True)]
+        self.texts = [*past.texts[:GIVEN], *self.texts[GIVEN:], *fresh]
 
     @property
     def steps_range(self) -> range:
@@ -112,7 +150,7 @@ class World:
     def is_right(self, step: int, shown: Shown, text_key: str, ticket: int, penalty: float) -> bool:
         """Whether the model answers this prompt right."""
         p = float(self._chance(step, shown, np.array([ticket]), penalty)[0])
-        shared, own = _normal(self.name, "ticket", step, ticket), _normal(self.name, text_key, step, ticket)
+        shared, own = normal_of(self.name, "ticket", step, ticket), normal_of(self.name, text_key, step, ticket)
         draw = math.sqrt(CORRELATION) * shared + math.sqrt(1 - CORRELATION) * own
         return NORMAL.cdf(draw) < p
 
@@ -153,7 +191,8 @@ class World:
             return self._base + 1.6 * low + 0.4 * high
         extra = 0.0
         if self.family == "interaction":
-            extra = _normal(self.name, "pair", *sorted(shown.rules), "/", *sorted(shown.demos)) if shown.demos else 0.0
+            pair = ("pair", *sorted(shown.rules), "/", *sorted(shown.demos))
+            extra = sum(share * normal_of(name, *pair) for name, share in self._pasts) if shown.demos else 0.0
         return self._base + said + demos + extra
 
     def _instruction(self, step: int, shown: Shown) -> np.ndarray:
@@ -170,7 +209,7 @@ class World:
         return by_class
 
     def _demonstrations(self, step: int, shown: Shown) -> np.ndarray:
-        right = [ticket for ticket, good in shown.demos if good and ticket < GIVEN]
+        right = [ticket for ticket, good in shown.demos if good and ticket in self._quality[step]]
         total = 0.25 * math.sqrt(len(right)) + sum(self._quality[step][t] for t in right)
         total -= 0.4 * sum(1 for _, good in shown.demos if not good)
         by_class = np.full(8, total)
@@ -192,7 +231,8 @@ def _pairs(rng: random.Random) -> dict[frozenset[str], float]:
     return {frozenset(rng.sample(RULES, 2)): rng.gauss(0, 0.9) for _ in range(260)}
 
 
-def _normal(*parts: object) -> float:
+def normal_of(*parts: object) -> float:
+    """A standard normal draw that these words decide."""
     digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return NORMAL.inv_cdf((int.from_bytes(digest) + 0.5) / 2**64)
 
@@ -205,122 +245,20 @@ def _bisect(function: object, wanted: float) -> float:
     return (low + high) / 2
 
 
+def _mixed(old: float, fresh: float, correlation: float, mean: float) -> float:
+    return mean + correlation * (old - mean) + math.sqrt(1 - correlation**2) * (fresh - mean)
+
+
+def changed(world: World, correlation: float) -> World:
+    """The world after a change of model and tickets: weights correlated so with its own, fresh examples."""
+    found = World(world.family, world.number, f"{world.name}-r{round(1_000 * correlation)}")
+    found.come_from(world, correlation)
+    return found
+
+
 def instruction_text(rules: Iterable[str]) -> str:
     """An instruction that names these rules."""
     return "Sort the ticket into its class. " + " ".join(f"Rule {rule}." for rule in rules)
-
-
-class Model:
-    """A world's language model: it knows requests by the fields they ask for, and counts what it is asked.
-
-    Equal requests at a temperature below .5 are counted once, as a response cache would have it.
-
-    Attributes:
-        calls: Completions that had to be paid for.
-        kinds: `calls` by kind: `task`, `propose`, `reflect`, `other`.
-    """
-
-    def __init__(self, world: World, seed: int) -> None:
-        self.world = world
-        self.calls = 0
-        self.tokens = 0
-        self.kinds: dict[str, int] = {}
-        self._seed = seed
-        self._known: dict[str, str] = {}
-        self._times: dict[str, int] = {}
-        self._prompts: dict[tuple[str, ...], tuple[Shown, str]] = {}
-
-    def answer(self, messages: Sequence[tuple[str, str]], *, warm: bool, sample: int = 0) -> str:
-        """The text for `messages`, (role, content) pairs.
-
-        Args:
-            messages: In order.
-            warm: The temperature is at least .5, so that a repeated request has another answer.
-            sample: Which of repeated samples.
-        """
-        key = hashlib.blake2b("\x1e".join(f"{r}\x1f{c}" for r, c in messages).encode()).hexdigest() + f":{sample}"
-        if not warm and key in self._known:
-            return self._known[key]
-        self.calls += 1
-        self.tokens += sum(len(content) for _, content in messages) // 4
-        self._times[key] = self._times.get(key, 0) + 1
-        rng = random.Random(f"{self.world.name}:{self._seed}:{key}:{self._times[key] if warm else 0}")
-        kind, text = self._reply(messages, rng)
-        self.kinds[kind] = self.kinds.get(kind, 0) + 1
-        self._known[key] = text
-        return text
-
-    def _reply(self, messages: Sequence[tuple[str, str]], rng: random.Random) -> tuple[str, str]:
-        last = messages[-1][1]
-        fields = [name for name in MARKER.findall(last.partition(ASKED_FOR)[2]) if name != "completed"]
-        written = _written
-        if not fields and AS_JSON in last:
-            fields, written = NAME.findall(last.partition(AS_JSON)[2]), json.dumps
-        if not fields:
-            return "reflect", f"```\n{self._child(last, FENCE.findall(last)[:1], rng)}\n```"
-        if fields[-1] in self.world.steps:
-            return "task", written(dict.fromkeys(fields, self._task(messages, fields[-1])))
-        kind, text = self._write(fields, last, rng)
-        return kind, written(dict.fromkeys(fields, text))
-
-    def _write(self, fields: Sequence[str], asked: str, rng: random.Random) -> tuple[str, str]:
-        """A proposal, a reflection on feedback, or words."""
-        if not any("instruction" in name for name in fields):
-            return "other", "Tickets are sorted into classes."
-        given = dict(FIELD.findall(asked))
-        if any("feedback" in name for name in given):
-            return "reflect", self._child(asked, [given.get("current_instruction", "")], rng)
-        return "propose", instruction_text(self.world.fresh_rules(rng, self._step_of(asked)))
-
-    def _step_of(self, text: str) -> int:
-        """The step that a proposal is for: in worlds of two steps, the one whose inputs lack the topic."""
-        if len(self.world.steps) == 1:
-            return 0
-        asked = re.findall(r"(?:step ## \]\]\s*|module[^\n]*\n?[^\n]*)([^\n]*->[^\n]*)", text)
-        where = asked[-1] if asked else text
-        return 0 if re.search(r"->\s*`?(?:reasoning`?,\s*`?)?topic", where) else 1
-
-    def _child(self, text: str, parents: Sequence[str], rng: random.Random) -> str:
-        parent = RULE.findall(parents[0]) if parents else []
-        step = 0 if "expected_topic" in text or len(self.world.steps) == 1 else 1
-        return instruction_text(self.world.child_rules(rng, step, parent, EXPECTED.findall(text)))
-
-    def _task(self, messages: Sequence[tuple[str, str]], field: str) -> str:
-        step = self.world.steps.index(field)
-        shown, key = self._shown(messages, field)
-        given = dict(FIELD.findall(messages[-1][1].partition(ASKED_FOR)[0]))
-        ticket = int(TICKET.findall(given.get("ticket", "T00000"))[0])
-        label = int(self.world.labels[ticket])
-        names, right = (TOPICS, label // 2) if field == "topic" else (LABELS, label)
-        wrong_topic = step == 1 and given.get("topic") != TOPICS[label // 2]
-        if self.world.is_right(step, shown, key, ticket, -2.0 if wrong_topic else 0.0):
-            return names[right]
-        return names[(right + 1 + int(_normal(key, ticket) > 0)) % len(names)]
-
-    def _shown(self, messages: Sequence[tuple[str, str]], field: str) -> tuple[Shown, str]:
-        """What the prompt shows, and a key of its text; read once per prompt."""
-        prefix = tuple(content for _, content in messages[:-1])
-        if prefix not in self._prompts:
-            rules = frozenset(RULE.findall(messages[0][1].rpartition(OBJECTIVE)[2]))
-            demos = []
-            for (_, asked), (_, said) in zip(messages[1:-1:2], messages[2:-1:2], strict=True):
-                ticket = int((TICKET.findall(asked) or ["0"])[0])
-                label = int(self.world.labels[ticket])
-                demos.append(
-                    (
-                        ticket,
-                        dict(FIELD.findall(said)).get(field)
-                        == (LABELS[label] if field == "label" else TOPICS[label // 2]),
-                    )
-                )
-            key = hashlib.blake2b("\x1e".join(prefix).encode(), digest_size=12).hexdigest()
-            self._prompts[prefix] = Shown(rules, tuple(demos)), key
-        return self._prompts[prefix]
-
-
-def _written(fields: dict[str, str]) -> str:
-    parts = [f"[[ ## {name} ## ]]\n{value}" for name, value in fields.items()]
-    return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 
 
 def shown_by(world: World, step: str, instruction: str, demos: Iterable[dict]) -> Shown:
