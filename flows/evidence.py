@@ -13,6 +13,7 @@ from rich.text import Text
 from blocks.ledger.find import find_ledger
 from blocks.stores import open_store
 from blocks.stores.addresses import root_of
+from flows.extract import secrets_of_this_machine
 from flows.replay import Replayed
 from swarmc.compiler.intervals import mean_score, paired_difference
 from swarmc.compiler.promoting import decide
@@ -39,7 +40,6 @@ SCHEME = "bip340-sha256"
 
 MOST_SHOWN = 20
 MOST_ROWS = 200
-_SECRET_ENDINGS = ("_KEY", "_TOKEN", "_SECRET", "_PASSWORD", "_PASSPHRASE", "_DSN")
 
 
 async def bundle_run(
@@ -122,9 +122,8 @@ def rules(signed: Signed | None = None) -> Rules:
 
 def guard_of_this_machine() -> Guard:
     """Knows the values of environment variables that hold keys, and this machine's directories."""
-    secrets = [value for name, value in os.environ.items() if name.upper().endswith(_SECRET_ENDINGS)]
     places = [str(Path.home()), str(Path.cwd()), tempfile.gettempdir(), os.environ.get("SWARMC_HOME", "")]
-    return Guard(secrets, places)
+    return Guard(secrets_of_this_machine(), places)
 
 
 def diff_files(
