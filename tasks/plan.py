@@ -19,7 +19,12 @@ async def plan(bench: Bench, known: Known) -> Planned:
     planned = make_plan(bench.job, known)
     bench.spec = planned.search
     bench.emit(PlanMade(run_id=bench.run_id, at_ms=now_ms(), plan=planned.plan))
-    calls, msats = planned.plan.calls, planned.plan.msats
-    sentence = f"{calls[0]:,} to {calls[1]:,} calls, {msats[0]:,} to {msats[1]:,} msats in all"
-    await publish("compile-plan", StageNotes(sentence=sentence, report=plan_report(planned.plan)))
+    if known.before != planned.search:  # A plan that stands is not shown again.
+        calls, msats = (_range(*bounds) for bounds in (planned.plan.calls, planned.plan.msats))
+        sentence = f"planned: {calls} calls and {msats} msats in all"
+        await publish("compile-plan", StageNotes(sentence=sentence, report=plan_report(planned.plan)))
     return planned
+
+
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

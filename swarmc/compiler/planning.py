@@ -122,11 +122,12 @@ def make_plan(job: CompileSpec, known: Known) -> Planned:
     wanted = _wanted(job, known)
     fitted = _Fitting(job, known, wanted).fitted()
     lines = tuple(_lines(job, known, fitted))
-    combinations = (fitted.instructions + 1) * fitted.demo_sets
+    by_hand = max((len(texts) for texts in job.instructions.values()), default=0)
+    texts = 1 + by_hand + (0 if job.proposer == "none" else fitted.instructions)
     plan = Plan(
         stages=(*_over(known), *(line.shown for line in lines)),
         runs=fitted.runs,
-        combinations=combinations**known.sizes.predictors,
+        combinations=(texts * fitted.demo_sets) ** known.sizes.predictors,
         cut=tuple(_cuts(job, wanted, fitted)),
     )
     return Planned(fitted, plan)
