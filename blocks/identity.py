@@ -3,14 +3,20 @@
 Seed phrases (NIP-06) and encrypted key files are not here yet.
 """
 
+import hashlib
 import os
 from typing import Self, final
 
 from prefect.blocks.core import Block
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
-from swarmc.contracts.errors import SpecError
-from swarmc.nostr.keys import SecretKey
+from swarmc.contracts.bundle import Signature
+from swarmc.contracts.errors import SpecError, boundary
+from swarmc.nostr.keys import SecretKey, is_signed
+from swarmc.tracing.statements import Sign
+
+SCHEME = "bip340-sha256"
+"""A Nostr key's Schnorr signature of the SHA-256 of the bytes."""
 
 
 @final
@@ -71,3 +77,43 @@ def _parsed(text: str, where: str) -> SecretKey:
         return SecretKey.parse(text)
     except ValueError as error:
         raise SpecError(f"reading {where} as a Nostr key: {error}") from None
+
+
+async def find_identity(reference: str | None) -> Identity | None:
+    """The identity that a person named.
+
+    Args:
+        reference: The name of a saved block, alone or as `swarmc-identity/name`; empty for the key in
+            $SWARMC_NOSTR_KEY, or nobody where that is not set.
+
+    Raises:
+        SpecError: no such block is saved.
+    """
+    if reference is None:
+        return Identity() if os.environ.get("SWARMC_NOSTR_KEY") else None
+    name = reference.removeprefix("swarmc-identity/")
+    with boundary(SpecError, f"loading the saved identity {name!r}; see `prefect block ls`"):
+        found = await Identity.aload(name)
+        assert isinstance(found, Identity)
+        return found
+
+
+def signer(key: SecretKey) -> Sign:
+    """Signs statements with a Nostr key."""
+
+    def sign(data: bytes) -> Signature:
+        signature = key.sign(hashlib.sha256(data).digest())
+        return Signature(scheme=SCHEME, public_key=key.pubkey, signature=signature.hex())
+
+    return sign
+
+
+def signed_by_key(data: bytes, signature: Signature) -> bool | None:
+    """Whether the holder of the signature's public key signed `data`."""
+    if signature.scheme != SCHEME:
+        return None
+    try:
+        given = bytes.fromhex(signature.signature)
+    except ValueError:
+        return False
+    return is_signed(signature.public_key, hashlib.sha256(data).digest(), given)

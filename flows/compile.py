@@ -11,6 +11,7 @@ import dspy
 from prefect import flow
 from prefect.runtime import flow_run
 
+from blocks.identity import find_identity, signer
 from blocks.ledger.find import find_ledger
 from blocks.sinks import ArtifactSink
 from blocks.sinks.event_log import EventLog, event_log_path
@@ -34,6 +35,7 @@ from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.stream import open_stream
 from tasks.load import Loaded, load
 from tasks.record import Recorded
+from tasks.vouch import vouch
 
 MAX_OPENINGS = 50
 FENCE_WAIT_S = 15.0
@@ -74,6 +76,8 @@ async def compile_metered(spec: CompileSpec, run_id: str) -> Recorded:
         raise BudgetExhausted(
             "the budget is 0 calls, so nothing can be tried; raise `budget.run.max_calls`", scope="run"
         )
+    identity = await find_identity(spec.identity)
+    sign = signer(identity.key()) if identity is not None else None  # A key that cannot be read is found now.
     log_path = event_log_path(run_id)
     async with (
         find_ledger(spec.ledger) as ledger,
@@ -93,6 +97,8 @@ async def compile_metered(spec: CompileSpec, run_id: str) -> Recorded:
                     stream.emit(Note(run_id=run_id, at_ms=now_ms(), text=f"live at {sink.url}"))
             recorded = await _Compile(spec, ledger, lease, store, stream.emit).run()
         await _keep_events(store, run_id, log_path)
+        if sign is not None:
+            await vouch(recorded.manifest, ledger.purchases(run_id), store, sign)
         await ledger.finish_run(lease, "completed", manifest_uri=recorded.manifest_uri)
         return recorded
 

@@ -1,6 +1,5 @@
 """Evidence at the command line: make a bundle of a run, check one, compare two, ask many."""
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from blocks.identity import signed_by_key
 from blocks.ledger.find import find_ledger
 from blocks.stores import open_store
 from blocks.stores.addresses import root_of
@@ -20,7 +20,6 @@ from swarmc.compiler.promoting import decide
 from swarmc.contracts.bundle import Finding, Kept, Report, Signature, preview
 from swarmc.contracts.candidates import Validation
 from swarmc.contracts.errors import BundleError, SpecError, boundary
-from swarmc.nostr.keys import SecretKey, is_signed
 from swarmc.tracing.bundle import read_bundle
 from swarmc.tracing.diff import Difference, compare, load_side, markdown, rows_of
 from swarmc.tracing.evidence import evidence_of
@@ -34,9 +33,6 @@ from tasks.rescore import rescore
 
 Signed = Callable[[bytes, Signature], bool | None]
 """Whether a signature is one of these bytes; `None` for a scheme that is not known."""
-
-SCHEME = "bip340-sha256"
-"""A Nostr key's Schnorr signature of the SHA-256 of the bytes."""
 
 MOST_SHOWN = 20
 MOST_ROWS = 200
@@ -68,27 +64,6 @@ async def bundle_run(
         async with open_store(root_of(record.manifest_uri)) as store:
             packaging = Packaging(guard_of_this_machine(), kept, sign)
             return await package(record, books.purchases(record.run_id), store, path, packaging)
-
-
-def signer(key: SecretKey) -> Sign:
-    """Signs statements with a Nostr key."""
-
-    def sign(data: bytes) -> Signature:
-        signature = key.sign(hashlib.sha256(data).digest())
-        return Signature(scheme=SCHEME, public_key=key.pubkey, signature=signature.hex())
-
-    return sign
-
-
-def signed_by_key(data: bytes, signature: Signature) -> bool | None:
-    """Whether the holder of the signature's public key signed `data`."""
-    if signature.scheme != SCHEME:
-        return None
-    try:
-        given = bytes.fromhex(signature.signature)
-    except ValueError:
-        return False
-    return is_signed(signature.public_key, hashlib.sha256(data).digest(), given)
 
 
 async def verify_bundle(path: Path, signed: Signed | None = signed_by_key, root: str | None = None) -> Report:

@@ -19,6 +19,7 @@ from swarmc.contracts.bundle import (
     Kind,
     Purchase,
     Sample,
+    SignedStatement,
     ledger_root,
 )
 from swarmc.contracts.canonical import ContentId, plain
@@ -30,7 +31,7 @@ from swarmc.contracts.ports import Store
 from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.bundle import BundleWriter, document_of
-from swarmc.tracing.statements import Sign, signed_statement
+from swarmc.tracing.statements import Sign, problems_of, signed_statement
 from swarmc.tracing.withholding import Guard, hashed
 from tasks.load import read_inputs
 from tasks.recall import Beginning
@@ -214,8 +215,22 @@ class _Package:
         if data is not None:
             clean, _ = self._guard.record(json.loads(data))
             self.writer.add("promotion", Promotion.model_validate(clean))
+        statement = await self._statement(ledger_root(receipts))
+        if statement is not None:
+            self.writer.add("statement", statement)
+
+    async def _statement(self, root: ContentId) -> SignedStatement | None:
+        """A new one where somebody signs; else the one that was signed when the run ended."""
         if self._sign is not None:
-            self.writer.add("statement", signed_statement(self._manifest, ledger_root(receipts), self._sign))
+            return signed_statement(self._manifest, root, self._sign)
+        data = await self._store.read(f"runs/{self._manifest.run_id}/statement.json")
+        if data is None:
+            return None
+        signed = SignedStatement.model_validate_json(data)
+        if problems_of(signed.statement, self._manifest, root):
+            self.notes.append("the run's statement is left out: it is of receipts that this bundle withholds parts of")
+            return None
+        return signed
 
     def _document(self, kind: Kind, document: Document) -> None:
         clean = self._guard.document(document)

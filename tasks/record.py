@@ -94,7 +94,7 @@ def _files(bench: Bench, searched: SearchResult, validation: Validation, account
 
 def _spec_bytes(spec: CompileSpec) -> bytes:
     # A database URL may hold a password; where things were kept is no part of what was asked.
-    return spec.model_dump_json(indent=2, exclude={"ledger", "store"}).encode()
+    return spec.model_dump_json(indent=2, exclude={"ledger", "store", "sinks", "identity"}).encode()
 
 
 def _manifest(bench: Bench, searched: SearchResult, validation: Validation, account: Account) -> CompiledModuleManifest:

@@ -163,7 +163,7 @@ class Remembered(Around):
     def _tell(self, answered: "_Answered", scope: Scope) -> None:
         completion, ended_ns = answered.completion, time_ns()
         self._purse.emit(
-            CallEnded.model_construct(  # Not validated: this stands in the way of every call.
+            CallEnded(
                 run_id=self._purse.run_id,
                 at_ms=ended_ns // NS_PER_MS,
                 stage=scope.stage,

@@ -33,7 +33,7 @@ from swarmc.contracts.ports import Workbench
 Ended = Literal["completed", "budget"]
 Choices = dict[str, tuple[int, int]]
 FEWEST_SHARED = 8
-ROUNDS = 8
+ROUNDS = 6
 """Units in flight are at most such a part of all units: a race of few would be over before a score is told."""
 WRITING_LAG = 2
 """Texts are told when so many times the units in flight were told since they were asked for: what a model

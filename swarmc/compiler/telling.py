@@ -69,7 +69,7 @@ class Teller:
         scope.made.update((id(value), (value, scope.call_id, field)) for field, value in inputs.items())
         at_ns = time_ns()
         self.emit(
-            ProgramStarted.model_construct(  # Not validated, here and below: there are several to every call.
+            ProgramStarted(
                 run_id=self.run_id,
                 at_ms=at_ns // NS_PER_MS,
                 at_ns=at_ns,
@@ -86,9 +86,10 @@ class Teller:
 
     def ended(self, scope: Scope, outputs: Any, score_ppm: int | None, failure: str | None) -> None:
         """It is over."""
+        assert scope.call_id is not None, "a program run that ended had begun"
         at_ns = time_ns()
         self.emit(
-            ProgramEnded.model_construct(
+            ProgramEnded(
                 run_id=self.run_id,
                 at_ms=at_ns // NS_PER_MS,
                 at_ns=at_ns,
@@ -109,7 +110,7 @@ class Teller:
         """A predictor or another module was called."""
         scope, at_ns = current_scope(), time_ns()
         self.emit(
-            ModuleStarted.model_construct(
+            ModuleStarted(
                 run_id=self.run_id,
                 at_ms=at_ns // NS_PER_MS,
                 at_ns=at_ns,
@@ -129,7 +130,7 @@ class Teller:
         for field, value in (outputs or {}).items():
             scope.made.setdefault(id(value), (value, call_id, field))
         self.emit(
-            ModuleEnded.model_construct(
+            ModuleEnded(
                 run_id=self.run_id,
                 at_ms=at_ns // NS_PER_MS,
                 at_ns=at_ns,

@@ -117,7 +117,11 @@ class SearchHabits(_Asked):
     )
     visit: int = Field(default=4, ge=1, description="Examples a combination meets each time the surrogate chooses it")
     in_flight: int = Field(
-        default=32, ge=1, le=4_096, description="Program runs in flight at once (surrogate); part of the result"
+        default=64,
+        ge=1,
+        le=4_096,
+        description="Program runs in flight at once (surrogate), at most a sixth of all; part of the result. More than "
+        "the lanes' concurrency keeps them full",
     )
     parallel_trials: int = Field(
         default=4, ge=1, le=256, description="Trials in flight at once (TPE); part of the result"
@@ -230,6 +234,10 @@ class CompileSpec(_Asked):
         description="Where else the run is told: an OTLP address (`http://127.0.0.1:4318`), a `.jsonl` file of spans, "
         "or a saved block (telemetry, Nostr notes) as `slug/name`",
     )
+    identity: str | None = Field(
+        default=None,
+        description="Who signs the manifest: a saved identity's name; empty: the key in $SWARMC_NOSTR_KEY, if any",
+    )
     privacy_mode: PrivacyMode = PrivacyMode.PUBLIC_OK
     compatibility: Compatibility = Compatibility()
 
@@ -237,9 +245,9 @@ class CompileSpec(_Asked):
     def spec_id(self) -> str:
         """Hash of what is asked for; runs with equal ids may continue one another.
 
-        Limits that shape no result (concurrency, timeouts, budget) and where things are kept and told are left out.
+        Left out is what shapes no result: concurrency, timeouts, budget, where things are kept and told, who signs.
         """
-        asked = self.model_dump(mode="json", exclude={"budget", "ledger", "store", "sinks"})
+        asked = self.model_dump(mode="json", exclude={"budget", "ledger", "store", "sinks", "identity"})
         for lane in asked["lanes"].values():
             for limit in ("concurrency", "rate_per_s", "timeout_s", "attempts"):
                 del lane[limit]

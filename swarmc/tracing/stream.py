@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Sequence
 
 from swarmc.contracts.events import Event
@@ -13,6 +13,8 @@ logger = logging.getLogger(__name__)
 
 QUEUE_EVENTS = 10_000
 CLOSE_GRACE_S = 5.0
+BATCH_S = 0.02
+MOST_AT_ONCE = 200
 
 
 class Stream:
@@ -37,36 +39,57 @@ class Stream:
 
 
 class _Carrier:
-    """One sink, its queue, and the task that brings the events over."""
+    """One sink, what it has not heard yet, and the task that brings it over.
+
+    Events are brought in batches: to wake a task for every single one would cost more than to tell it.
+    """
 
     def __init__(self, sink: Sink) -> None:
         self.name = type(sink).__name__
         self.lost = 0
         self._sink = sink
-        self._queue: asyncio.Queue[Event | None] = asyncio.Queue()
+        self._waiting: deque[Event] = deque()
         self._in_hand = 0
+        self._closing = False
+        self._wake = asyncio.Event()
         self._task = asyncio.create_task(self._carry())
 
     def put(self, event: Event) -> None:
-        # The bound is kept here rather than in the queue, so that the sign to end always fits in.
-        if self._queue.qsize() >= QUEUE_EVENTS:
+        if len(self._waiting) >= QUEUE_EVENTS:
             self.lost += 1
-        else:
-            self._queue.put_nowait(event)
+            return
+        self._waiting.append(event)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_later(BATCH_S, self._wake.set)
 
     async def close(self, grace_s: float) -> None:
-        waiting = self._queue.qsize()
-        self._queue.put_nowait(None)
+        before = len(self._waiting)
+        self._closing = True
+        self._wake.set()
         _, late = await asyncio.wait([self._task], timeout=grace_s)
         if late:
-            missed = min(waiting, self._queue.qsize() - 1) + self._in_hand
-            self.lost += max(0, missed)
+            missed = min(before, len(self._waiting)) + self._in_hand
+            self.lost += missed
             logger.warning("%s hangs; it missed the last %d events of the run", self.name, missed)
             self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
     async def _carry(self) -> None:
-        while (event := await self._queue.get()) is not None:
+        while self._waiting or not self._closing:
+            if not self._waiting:
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self._tell_batch()
+            await asyncio.sleep(0)  # A sink that never waits must not keep the loop.
+        try:
+            await self._sink.aclose()
+        except Exception as error:  # noqa: BLE001 - as below
+            logger.warning("%s did not close: %s: %s", self.name, type(error).__name__, error)
+
+    async def _tell_batch(self) -> None:
+        for _ in range(min(len(self._waiting), MOST_AT_ONCE)):
+            event = self._waiting.popleft()
             self._in_hand = 1
             try:
                 await self._sink.tell(event)
@@ -75,10 +98,6 @@ class _Carrier:
                     logger.warning("%s cannot tell of the run: %s: %s", self.name, type(error).__name__, error)
                 self.lost += 1
             self._in_hand = 0
-        try:
-            await self._sink.aclose()
-        except Exception as error:  # noqa: BLE001 - as above
-            logger.warning("%s did not close: %s: %s", self.name, type(error).__name__, error)
 
 
 @contextlib.asynccontextmanager

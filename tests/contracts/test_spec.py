@@ -33,6 +33,7 @@ def test_the_id_is_what_it_always_was(vector: dict) -> None:
         {"budget": {"stages": {"search": {"max_calls": 5}}, "lanes": {"swarm": {"max_msats": 5}}}},
         {"ledger": "postgresql://u:p@h/db"},
         {"store": "s3://bucket/prefix"},
+        {"identity": "mine"},
         {"sinks": ["spans.jsonl", "http://127.0.0.1:4318"]},
         lane(concurrency=1),
         lane(rate_per_s=0.5),

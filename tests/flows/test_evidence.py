@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from blocks.identity import signer
 from flows.evidence import (
     bundle_run,
     diff_files,
@@ -14,7 +15,6 @@ from flows.evidence import (
     present_replayed,
     present_report,
     question_of,
-    signer,
     verify_bundle,
 )
 from flows.replay import replay_bundle

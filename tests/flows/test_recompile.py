@@ -10,7 +10,6 @@ from flows.cli import read_spec
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
 
-
 def test_a_plan_names_every_stage_and_buys_nothing(swarmc_here, counting_server, write_spec):
     path = str(write_spec(counting_server()))
     shown = swarmc_here("plan", path, "--set", "search.calls=300")
