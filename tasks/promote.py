@@ -1,9 +1,11 @@
 """Promote: let the winner run under the compile's name, when a paired test says that it is better than what does."""
 
+from swarmc.compiler.metering import now_ms
 from swarmc.compiler.promoting import decide
 from swarmc.compiler.reports import promotion_report
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.candidates import Validation
+from swarmc.contracts.events import Verified
 from swarmc.contracts.ports import Store
 from swarmc.contracts.promotion import Promotion
 from tasks.recall import Recalled, promotion_label
@@ -25,6 +27,7 @@ async def promote(
         store: Where artifacts go.
     """
     async with stage("promote", bench.run_id, bench.emit) as notes:
+        _tell_comparisons(bench, validation)
         promotion = await _decided(bench, validation, recalled, recorded, store)
         uri = await store.put(promotion.canonical(), name="promotion.json")
         await store.label(f"runs/{bench.run_id}/promotion.json", uri)
@@ -35,6 +38,16 @@ async def promote(
         notes.sentence = f"{promotion.decision}: {promotion.reason}"
         notes.report = promotion_report(promotion)
     return recorded.model_copy(update={"promotion": promotion})
+
+
+def _tell_comparisons(bench: Bench, validation: Validation) -> None:
+    """Say what the paired tests showed."""
+    rivals = {"the uncompiled program": validation.comparison, "the promoted program": validation.incumbent}
+    for name, compared in rivals.items():
+        if compared is not None:
+            what, better = f"the winner is better than {name}", compared.verdict == "better"
+            detail = f"difference {compared.improvement}"
+            bench.emit(Verified(run_id=bench.run_id, at_ms=now_ms(), what=what, holds=better, detail=detail))
 
 
 async def _decided(

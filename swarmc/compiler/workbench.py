@@ -19,7 +19,7 @@ from swarmc.contracts.candidates import (
     Study,
     Trial,
 )
-from swarmc.contracts.events import Emit, TrialScored
+from swarmc.contracts.events import CandidateEntered, Emit, TrialScored
 from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
 MAX_CLASSES = 12
@@ -49,6 +49,7 @@ class Bench:
     best_ppm: int = 0
 
     def __post_init__(self) -> None:
+        self._told: set[str] = set()
         described = self.evaluator.program.describe().predictors
         self._own = Candidate(
             predictors={
@@ -89,6 +90,7 @@ class Bench:
         return demos
 
     async def evaluate(self, candidate: Candidate, example_ids: Sequence[str], *, rollout_id: int = 0) -> Evaluation:
+        self._tell_candidate(candidate)
         return await self.evaluator.evaluate(candidate, example_ids, rollout_id=rollout_id)
 
     async def demonstrate(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Demonstration:
@@ -110,6 +112,7 @@ class Bench:
         return [text for text in dict.fromkeys([*by_hand, *proposed]) if text != info.instruction]
 
     async def attempt(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Attempt:
+        self._tell_candidate(candidate)
         return await self.evaluator.attempt(candidate, example_id, rollout_id=rollout_id)
 
     async def write(self, prompt: str, *, rollout_id: int = 0) -> str:
@@ -129,6 +132,13 @@ class Bench:
                 best_ppm=self.best_ppm,
             )
         )
+
+    def _tell_candidate(self, candidate: Candidate) -> None:
+        """Say once that a candidate was let in."""
+        if candidate.content_id not in self._told:
+            self._told.add(candidate.content_id)
+            key = candidate.content_id
+            self.emit(CandidateEntered(run_id=self.run_id, at_ms=now_ms(), candidate=candidate, candidate_id=key))
 
     def _classes(self, info: PredictorInfo) -> list[str]:
         """The values of the last output field in the train examples, when they are few and repeat."""

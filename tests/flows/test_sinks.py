@@ -27,6 +27,9 @@ def test_a_run_that_nobody_can_be_told_of_ends_as_any_other(
     assert "live at http://127.0.0.1:" in told.output
     names = {json.loads(line)["name"] for line in spans.read_text().splitlines()}
     assert {"dsrs.root", "dsrs.predict.question -> answer"} <= names
+    (log,) = (tmp_path / "home" / "artifacts" / "runs").glob(f"{manifest_of(told)['run_id']}/events.jsonl")
+    kinds = {json.loads(line)["kind"] for line in log.read_text().splitlines()}
+    assert {"run_opened", "plan_made", "candidate_entered", "trial_scored", "verified", "program_ended"} <= kinds
 
 
 def test_a_place_that_is_none_is_refused_before_anything_is_bought(swarmc_here, write_spec):
