@@ -150,7 +150,7 @@ async def _search(lm: object, events: list, emit: object, arguments: argparse.Na
     """How far a whole search stage is above the time that its calls must take."""
     import dspy
 
-    from flows.compile import RUNS_PER_CALL_SLOT
+    from flows.steps import RUNS_PER_CALL_SLOT
     from swarmc.compiler.adapters import make_adapter
     from swarmc.compiler.datasets import split_examples
     from swarmc.compiler.evaluation import Evaluator

@@ -22,8 +22,8 @@ from benchmarks.search_server import Door, WorldServer
 from benchmarks.worlds import GIVEN, World, shown_by
 from blocks.ledger import SqlLedger
 from blocks.venues.openai_compatible import OpenAIVenue
-from flows.compile import RUNS_PER_CALL_SLOT
 from flows.lanes import calm_interpreter, metered_lane
+from flows.steps import RUNS_PER_CALL_SLOT
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.around import Around
 from swarmc.compiler.datasets import split_examples

@@ -4,7 +4,6 @@ Prefect and DSPy take seconds to import, so each command imports what it needs w
 `--help` answers at once.
 """
 
-import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import pydantic
 import typer
 
 from flows.cli_evidence import evidence
-from flows.shell import LedgerOption, RunId, console, run_command, usage
+from flows.shell import LedgerOption, RunId, console, run_command, said_fields, usage
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.spec import HOW_MUCH, CompileSpec
 
@@ -174,17 +173,12 @@ def read_spec(file: Path, changes: Mapping[str, Any]) -> CompileSpec:
 
 
 def _changed(sets: Sequence[str] | None, **options: str | None) -> dict[str, Any]:
-    """What `--set` and the other options change, by the path of the field. A value is JSON, or else text."""
-    changes: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    for said in sets or ():
-        path, equals, value = said.partition("=")
-        if not equals or not path:
-            raise usage(f"--set {said!r}: write FIELD=VALUE, such as search.calls=500")
-        try:
-            changes[path] = json.loads(value)
-        except ValueError:
-            changes[path] = value
-    return changes
+    """What `--set` and the other options change, by the path of the field."""
+    try:
+        said = said_fields(sets, "search.calls=500")
+    except SpecError as error:
+        raise usage(str(error)) from None
+    return {name: value for name, value in options.items() if value is not None} | said
 
 
 def _put(asked: dict[str, Any], path: Sequence[str], value: Any) -> None:

@@ -1,13 +1,12 @@
 """Compile a DSPy program: bootstrap, propose, search, validate, record, over metered models."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-import dspy
 from prefect import flow
 from prefect.runtime import flow_run
 
@@ -18,28 +17,23 @@ from blocks.sinks.event_log import EventLog, event_log_path
 from blocks.sinks.find import find_sinks
 from blocks.sinks.hud import HudSink
 from blocks.stores import find_store
-from flows.lanes import OpenLane, calm_interpreter, find_venues, open_lanes
-from flows.steps import Steps, prices_of, sizes_of
-from swarmc.compiler.adapters import make_adapter
-from swarmc.compiler.evaluation import Evaluator
+from flows.lanes import calm_interpreter, find_venues, open_lanes
+from flows.steps import Steps, open_bench, prices_of
 from swarmc.compiler.metering import now_ms
-from swarmc.compiler.planning import can_write, effective_budget, sized
+from swarmc.compiler.planning import effective_budget
 from swarmc.compiler.telling import Teller
-from swarmc.compiler.workbench import Bench
-from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError
 from swarmc.contracts.events import Emit, Note, RunOpened
 from swarmc.contracts.money import BudgetPolicy
 from swarmc.contracts.ports import Ledger, RunLease, Sink, Store
 from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.stream import open_stream
-from tasks.load import Loaded, load
+from tasks.load import load
 from tasks.record import Recorded
 from tasks.vouch import vouch
 
 MAX_OPENINGS = 50
 FENCE_WAIT_S = 15.0
-RUNS_PER_CALL_SLOT = 3
 
 watchers: ContextVar[tuple[Sink, ...]] = ContextVar("watchers", default=())
 """Further sinks for runs of this process, e.g. the terminal's."""
@@ -144,23 +138,9 @@ class _Compile:
         text = "; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items())
         self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))
         loaded = await load(self.spec, sentences, self.lease.run_id, self.emit)
-        async with (
-            open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lanes,
-            self._bench(loaded, lanes) as bench,
-        ):
-            steps = Steps(bench, prices_of(bench, lanes), self.ledger, self.store)
-            return await steps.keep(await steps.find())
-
-    @asynccontextmanager
-    async def _bench(self, loaded: Loaded, lanes: Mapping[Lane, OpenLane]) -> AsyncIterator[Bench]:
-        lms: dict[Lane, dspy.LM] = {lane: one.lm for lane, one in lanes.items()}
-        adapter = make_adapter(self.spec.adapter.kind, json_fallback=self.spec.adapter.json_fallback)
-        # Program runs wait here rather than in the lanes: a run between two of its calls leaves its place there free.
-        places = RUNS_PER_CALL_SLOT * max(lane.concurrency for lane in self.spec.lanes.values())
-        evaluator = Evaluator(loaded.program, loaded.metric, loaded.splits.examples, lms, adapter, places)
-        evaluator.tell(Teller(self.emit, self.lease.run_id, self.spec.program))
-        search = sized(self.spec.search, sizes_of(loaded), writes=can_write(self.spec))
-        try:
-            yield Bench(self.spec, loaded.splits, evaluator, self.emit, self.lease.run_id, search)
-        finally:
-            evaluator.close()
+        async with open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lanes:
+            prices = prices_of(self.spec, loaded, {lane: one.quoted for lane, one in lanes.items()})
+            with open_bench(self.spec, loaded, lanes, self.emit, self.lease.run_id) as bench:
+                bench.evaluator.tell(Teller(self.emit, self.lease.run_id, self.spec.program))
+                steps = Steps(bench, prices, self.ledger, self.store)
+                return await steps.keep(await steps.find())

@@ -1,6 +1,5 @@
 """Extract training data: bundles, sessions and traces become datasets that a compile reads."""
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from flows.shell import said_fields
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.training import Selection
 from tasks.extract import Extracted, Extraction, Tell, extract, extracted_to, sentence_of
@@ -88,15 +88,7 @@ def selection_said(
         SpecError: no such field, or a wrong value.
     """
     changes: dict[str, object] = {"only_successful": not everything, "only_best": best, "min_score": min_score}
-    for said in sets or ():
-        path, equals, value = said.partition("=")
-        if not equals or not path:
-            raise SpecError(f"--set {said!r}: write FIELD=VALUE, such as shares.test=2")
-        try:
-            changes[path] = json.loads(value)
-        except ValueError:
-            changes[path] = value
-    return selection_of(changes)
+    return selection_of(changes | said_fields(sets, "shares.test=2"))
 
 
 def present_extracted(console: Console, extracted: Extracted) -> None:

@@ -4,17 +4,16 @@ from contextlib import AsyncExitStack
 
 from blocks.stores import find_store
 from flows.lanes import find_venues, sampling_of
-from flows.steps import sizes_of
-from swarmc.compiler.adapters import make_adapter
+from flows.steps import prices_of, sizes_of
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Known, can_write, make_plan, sized
-from swarmc.compiler.quoting import Quoted, quotes
+from swarmc.compiler.planning import Known, make_plan
+from swarmc.compiler.quoting import Quoted
 from swarmc.contracts.completions import Lane
 from swarmc.contracts.money import Account
 from swarmc.contracts.plan import Plan
 from swarmc.contracts.spec import CompileSpec
 from tasks.load import read_inputs
-from tasks.recall import promotion_label
+from tasks.recall import promotion_of
 
 
 async def preview(spec: CompileSpec) -> tuple[Plan, dict[Lane, str]]:
@@ -32,18 +31,14 @@ async def preview(spec: CompileSpec) -> tuple[Plan, dict[Lane, str]]:
         for lane, lane_spec in spec.lanes.items():
             venue = await stack.enter_async_context(found[lane].block.open())
             quoted[lane] = Quoted(venue, sampling_of(lane_spec))
-        search = sized(spec.search, sizes, writes=can_write(spec))
-        demos = search.max_bootstrapped_demos + search.max_labeled_demos
-        train = [loaded.splits.examples[key] for key in loaded.splits.ids("train")]
-        adapter = make_adapter(spec.adapter.kind, json_fallback=spec.adapter.json_fallback)
-        prices = quotes(loaded.program, adapter, train, demos, quoted)
+        prices = prices_of(spec, loaded, quoted)
     async with find_store(spec.store) as store:
-        is_promoted = await store.read(promotion_label(spec.name)) is not None
+        promoted = await promotion_of(store, spec.name)
     known = Known(
         sizes=sizes,
         demand=lambda asked: optimizer.demand(asked, sizes.predictors, sizes.train),
         account=Account(run_id="preview"),
         quotes=prices,
-        programs=2 + is_promoted,
+        programs=2 + (promoted is not None),
     )
     return make_plan(spec, known).plan, {lane: one.sentence for lane, one in found.items()}

@@ -6,25 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import final
 
-import dspy
-
 from blocks.ledger import SqlLedger
 from blocks.stores import open_store
-from flows.compile import RUNS_PER_CALL_SLOT
 from flows.lanes import OpenLane, metered_lane, sampling_of
-from flows.steps import Made, Steps, prices_of, sizes_of
-from swarmc.compiler.adapters import make_adapter
+from flows.steps import Made, Steps, open_bench, prices_of
 from swarmc.compiler.datasets import SPLITS, SplitName, Splits
 from swarmc.compiler.engine import lane_lm
-from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import Purse
 from swarmc.compiler.metrics import load_metric
-from swarmc.compiler.planning import Planned, can_write, effective_budget, sized
+from swarmc.compiler.planning import Planned, effective_budget
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.quoting import Quoted
 from swarmc.compiler.scope import current_scope
-from swarmc.compiler.workbench import Bench
 from swarmc.contracts.bundle import preview
 from swarmc.contracts.candidates import DatasetRef, Pools, SearchResult, Validation
 from swarmc.contracts.canonical import Contract, content_id
@@ -161,15 +155,9 @@ class _Replay:
         answers = answers_of(self.evidence.bundle)
         async with AsyncExitStack() as stack:
             lanes = self._lanes(answers, lease, stack)
-            lms: dict[Lane, dspy.LM] = {lane: one.lm for lane, one in lanes.items()}
-            adapter = make_adapter(self.spec.adapter.kind, json_fallback=self.spec.adapter.json_fallback)
-            places = RUNS_PER_CALL_SLOT * max(lane.concurrency for lane in self.spec.lanes.values())
-            loaded = self.loaded
-            evaluator = Evaluator(loaded.program, loaded.metric, loaded.splits.examples, lms, adapter, places)
-            stack.callback(evaluator.close)
-            planned = sized(self.spec.search, sizes_of(loaded), writes=can_write(self.spec))
-            bench = Bench(self.spec, loaded.splits, evaluator, lambda _: None, lease.run_id, planned)
-            prices, held = prices_of(bench, lanes), _Held(self.evidence)
+            loaded, held = self.loaded, _Held(self.evidence)
+            prices = prices_of(self.spec, loaded, {lane: one.quoted for lane, one in lanes.items()})
+            bench = stack.enter_context(open_bench(self.spec, loaded, lanes, lambda _: None, lease.run_id))
             found = await Steps(bench, prices, self.ledger, self.store, plainly=True, hold=held).find()
             return loaded.program.describe().with_candidate(found.validation.winner).content_id
 

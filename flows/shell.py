@@ -1,10 +1,12 @@
 """How every command runs: one console, errors of ours as one line and an exit code, Ctrl-C that loses nothing."""
 
 import asyncio
-from collections.abc import Coroutine
+import json
+from collections.abc import Coroutine, Sequence
 from typing import Annotated, Any
 
 import typer
+from pydantic import JsonValue
 from rich.console import Console
 
 from swarmc.contracts.errors import SpecError, SwarmcError, first_swarmc_error
@@ -25,6 +27,24 @@ def usage(message: str) -> typer.Exit:
     """The end of a command that was asked for something that cannot be."""
     complain(SpecError(message))
     return typer.Exit(SpecError.exit_code)
+
+
+def said_fields(sets: Sequence[str] | None, example: str) -> dict[str, JsonValue]:
+    """What `--set FIELD=VALUE` says, by the path of the field. A value is JSON, or else text.
+
+    Raises:
+        SpecError: one says no field, or no value; `example` shows how it is written.
+    """
+    found: dict[str, JsonValue] = {}
+    for said in sets or ():
+        path, equals, value = said.partition("=")
+        if not equals or not path:
+            raise SpecError(f"--set {said!r}: write FIELD=VALUE, such as {example}")
+        try:
+            found[path] = json.loads(value)
+        except ValueError:
+            found[path] = value
+    return found
 
 
 def run_command(work: Coroutine[Any, Any, int | None]) -> None:

@@ -1,24 +1,29 @@
 """The steps of a compile in their order, each by the plan that was made from what was known before it."""
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
+import dspy
 from prefect import Task
 
 from flows.lanes import OpenLane
+from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.datasets import SplitName
+from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Known, Planned, Price, Sizes
+from swarmc.compiler.planning import Known, Planned, Price, Sizes, can_write, sized
 from swarmc.compiler.promoting import few_examples_warning
-from swarmc.compiler.quoting import quotes
+from swarmc.compiler.quoting import Quoted, quotes
 from swarmc.compiler.studies import without
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.errors import BudgetExhausted
-from swarmc.contracts.events import Note
+from swarmc.contracts.events import Emit, Note
 from swarmc.contracts.ports import Ledger, Store
+from swarmc.contracts.spec import CompileSpec
 from tasks.bootstrap import bootstrap
 from tasks.load import Loaded
 from tasks.plan import plan
@@ -29,6 +34,7 @@ from tasks.record import Found, Recorded, record
 from tasks.search import search
 from tasks.validate import validate
 
+RUNS_PER_CALL_SLOT = 3
 QUESTIONS: tuple[SplitName, ...] = ("search", "validation", "test")
 
 P = ParamSpec("P")
@@ -138,19 +144,40 @@ class Steps:
             quotes=self._prices,
             done=frozenset(self._done),
             before=self._planned.search if self._planned else None,
-            bootstrapped=self._bench.evaluator.ran("bootstrap"),
+            bootstrapped=self._bench.evaluator.demonstrated,
             programs=2 + (self._recalled.incumbent is not None),
         )
         planned = self._planned = await self._do(plan, self._bench, known)
         return planned
 
 
-def prices_of(bench: Bench, lanes: Mapping[Lane, OpenLane]) -> dict[Lane, Price]:
+@contextmanager
+def open_bench(
+    spec: CompileSpec, loaded: Loaded, lanes: Mapping[Lane, OpenLane], emit: Emit, run_id: str
+) -> Iterator[Bench]:
+    """The workbench of a compile, over open lanes."""
+    lms: dict[Lane, dspy.LM] = {lane: one.lm for lane, one in lanes.items()}
+    # Program runs wait here rather than in the lanes: a run between two of its calls leaves its place there free.
+    places = RUNS_PER_CALL_SLOT * max(lane.concurrency for lane in spec.lanes.values())
+    adapter = adapter_of(spec)
+    evaluator = Evaluator(loaded.program, loaded.metric, loaded.splits.examples, lms, adapter, places)
+    search = sized(spec.search, sizes_of(loaded), writes=can_write(spec))
+    try:
+        yield Bench(spec, loaded.splits, evaluator, emit, run_id, search)
+    finally:
+        evaluator.close()
+
+
+def prices_of(spec: CompileSpec, loaded: Loaded, lanes: Mapping[Lane, Quoted]) -> dict[Lane, Price]:
     """What a completion costs in each lane, asked before anything is bought."""
-    train = [bench.splits.examples[key] for key in bench.splits.ids("train")]
-    demos = bench.spec.max_bootstrapped_demos + bench.spec.max_labeled_demos
-    evaluator = bench.evaluator
-    return quotes(evaluator.program, evaluator.adapter, train, demos, {k: one.quoted for k, one in lanes.items()})
+    train = [loaded.splits.examples[key] for key in loaded.splits.ids("train")]
+    demos = spec.search.max_bootstrapped_demos + spec.search.max_labeled_demos
+    return quotes(loaded.program, adapter_of(spec), train, demos, lanes)
+
+
+def adapter_of(spec: CompileSpec) -> dspy.Adapter:
+    """How prompts are written and answers read."""
+    return make_adapter(spec.adapter.kind, json_fallback=spec.adapter.json_fallback)
 
 
 def sizes_of(loaded: Loaded | Bench) -> Sizes:

@@ -15,10 +15,21 @@ from typing import Any
 import dspy
 from dspy.utils.callback import ACTIVE_CALL_ID, BaseCallback
 
-from swarmc.compiler.telling import NS_PER_MS, fields_of, new_call_id, plain_fields, reason, signature_name
+from swarmc.compiler.scope import Made
+from swarmc.compiler.telling import (
+    fields_of,
+    new_call_id,
+    origins_of,
+    part_of,
+    plain_fields,
+    reason,
+    remember,
+    signature_name,
+)
 from swarmc.contracts.canonical import canonical_bytes, content_id, plain
 from swarmc.contracts.completions import Usage
 from swarmc.contracts.events import (
+    NS_PER_MS,
     AdapterEnded,
     CallEnded,
     CallFailed,
@@ -92,7 +103,7 @@ class _Call:
     call_id: str
     parent_id: str | None
     started_ns: int
-    made: dict[int, tuple[object, str, str]]
+    made: Made
     instance: Any
     inputs: Mapping[str, Any]
 
@@ -119,21 +130,18 @@ class _Watcher(BaseCallback):
                 module=type(instance).__name__,
                 signature=signature_name(signature) if signature is not None else None,
                 inputs=plain_fields(given),
-                origins={key: known[1:] for key, value in given.items() if (known := _maker(call, value))},
+                origins=origins_of(call.made, given),
             )
         )
 
     def on_module_end(self, call_id: str, outputs: Any | None, exception: BaseException | None = None) -> None:
         call, at_ns = self._open.pop(call_id), time_ns()
         if isinstance(outputs, dspy.Prediction):
-            for key, value in outputs.items():
-                # What a module hands on was made by the predictor within it.
-                call.made.setdefault(id(value), (value, call.call_id, key))
+            remember(call.made, call.call_id, dict(outputs))
         told = {"outputs": fields_of(outputs), "failure": reason(exception)}
         self._watched.emit(ModuleEnded(**self._step(call, at_ns), **told))
         if (root := self._roots.pop(call.call_id, None)) is not None:
-            about = {"run_id": self._watched.run_id, "at_ms": at_ns // NS_PER_MS, "at_ns": at_ns, "call_id": root}
-            self._watched.emit(ProgramEnded(**about, **told))
+            self._watched.emit(ProgramEnded(**part_of(self._watched.run_id, root, None, at_ns), **told))
 
     def on_tool_start(self, call_id: str, instance: Any, inputs: Mapping[str, Any]) -> None:
         call = self._begin(call_id, instance, _given(inputs))
@@ -200,11 +208,11 @@ class _Watcher(BaseCallback):
         if isinstance(call.instance, dspy.Module):
             self._names.update((id(one), name) for name, one in call.instance.named_predictors())
         root = self._roots[call.call_id] = call.parent_id = new_call_id()
-        call.made.update((id(value), (value, root, key)) for key, value in call.inputs.items())
-        about = {"run_id": self._watched.run_id, "at_ms": call.started_ns // NS_PER_MS, "at_ns": call.started_ns}
+        remember(call.made, root, call.inputs)
+        about = part_of(self._watched.run_id, root, None, call.started_ns)
         name = type(call.instance).__name__
         told = plain_fields(call.inputs)
-        self._watched.emit(ProgramStarted(**about, call_id=root, stage="other", program=name, inputs=told))
+        self._watched.emit(ProgramStarted(**about, stage="other", program=name, inputs=told))
 
     def _end_adapter(self, call_id: str, phase: Any, exception: BaseException | None) -> None:
         call = self._open.pop(call_id)
@@ -219,13 +227,7 @@ class _Watcher(BaseCallback):
         )
 
     def _step(self, call: _Call, at_ns: int) -> Mapping[str, Any]:
-        return {
-            "run_id": self._watched.run_id,
-            "at_ms": at_ns // NS_PER_MS,
-            "at_ns": at_ns,
-            "call_id": call.call_id,
-            "parent_id": call.parent_id,
-        }
+        return part_of(self._watched.run_id, call.call_id, call.parent_id, at_ns)
 
 
 def _given(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -234,12 +236,6 @@ def _given(inputs: Mapping[str, Any]) -> Mapping[str, Any]:
     named = dict(by_name) if isinstance(by_name, Mapping) else {k: v for k, v in inputs.items() if k != "args"}
     positional = inputs.get("args") or ()
     return {**{f"argument_{i}": value for i, value in enumerate(positional)}, **named}
-
-
-def _maker(call: _Call, value: object) -> tuple[object, str, str] | None:
-    """Which call and field made this very object."""
-    known = call.made.get(id(value))
-    return known if known is not None and known[0] is value else None
 
 
 def _request_id(call: _Call) -> str:

@@ -8,7 +8,7 @@ from swarmc.contracts.candidates import Validation
 from swarmc.contracts.events import Verified
 from swarmc.contracts.ports import Store
 from swarmc.contracts.promotion import Promotion
-from tasks.recall import Recalled, promotion_label
+from tasks.recall import Recalled, promotion_label, promotion_of
 from tasks.record import Recorded
 from tasks.stage import stage, step
 
@@ -58,8 +58,7 @@ async def _decided(
     assert winner is not None, "a recorded manifest names its program"
     search = bench.splits.refs["search"].count
     decision = decide(validation, search, unchanged=before is not None and before.compiled_id == winner)
-    now = await store.read(promotion_label(bench.job.name))
-    promoted = Promotion.model_validate_json(now) if now else None
+    promoted = await promotion_of(store, bench.job.name)
     reason, stands = decision.reason, decision.promote
     if stands and promoted is not None and promoted != before and promoted.run_id != bench.run_id:
         stands, reason = (

@@ -85,16 +85,26 @@ def promotion_label(name: str) -> str:
     return f"promoted/{name}/promotion.json"
 
 
+async def promotion_of(store: Store, name: str) -> Promotion | None:
+    """What runs under a name now; nothing when nothing was promoted.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    label = promotion_label(name)
+    data = await store.read(label)
+    return None if data is None else _parsed(Promotion, data, label)
+
+
 def study_label(name: str) -> str:
     """Where the last search of a name left what it learned."""
     return f"studies/{name}.json"
 
 
 async def _look_up(store: Store, name: str, *, warm: bool) -> Beginning:
-    promoted = await store.read(promotion_label(name))
     learned = await store.read(study_label(name)) if warm else None
     return Beginning(
-        promotion=_parsed(Promotion, promoted, promotion_label(name)) if promoted else None,
+        promotion=await promotion_of(store, name),
         # The same bytes have the same address, whatever the label names later.
         study_uri=await store.put(learned, name="study.json") if learned else None,
     )

@@ -13,15 +13,11 @@ import pytest
 from blocks.ledger import SqlLedger
 from blocks.stores import open_store
 from flows.lanes import OpenLane, metered_lane, sampling_of
-from flows.steps import Steps, prices_of, sizes_of
-from swarmc.compiler.adapters import make_adapter
+from flows.steps import Steps, open_bench, prices_of
 from swarmc.compiler.engine import lane_lm
-from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import Purse
-from swarmc.compiler.planning import can_write, sized
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.quoting import Quoted
-from swarmc.compiler.workbench import Bench
 from swarmc.contracts.bundle import BEFORE_ALL, line_hash
 from swarmc.contracts.canonical import canonical_bytes
 from swarmc.contracts.completions import CompletionRequest
@@ -77,26 +73,18 @@ async def small_bundle(directory: Path, spec: CompileSpec, packaging: Packaging,
 
 
 async def _compiled(spec: CompileSpec, ledger: Ledger, lease: RunLease, store: Store) -> None:
-    bench, lane = _bench(spec, ledger, lease)
-    try:
-        steps = Steps(bench, prices_of(bench, {"swarm": lane}), ledger, store, plainly=True)
+    loaded, lane = read_inputs(spec), _lane(spec, ledger, lease)
+    prices = prices_of(spec, loaded, {"swarm": lane.quoted})
+    with open_bench(spec, loaded, {"swarm": lane}, lambda _: None, lease.run_id) as bench:
+        steps = Steps(bench, prices, ledger, store, plainly=True)
         await steps.keep(await steps.find())
-    finally:
-        bench.evaluator.close()
 
 
-def _bench(spec: CompileSpec, ledger: Ledger, lease: RunLease) -> tuple[Bench, OpenLane]:
-    loaded, portal = read_inputs(spec), Portal()
-    venue = AnsweringVenue(answer, price_msats=3)
-    metered = metered_lane(
-        venue, spec.lanes["swarm"], Purse(ledger, lease.run_id, lease.epoch, "swarm", lambda _: None)
-    )
-    sampling = sampling_of(spec.lanes["swarm"])
-    lane = OpenLane(lane_lm(metered, "swarm", portal, sampling), Quoted(venue, sampling))
-    adapter = make_adapter(spec.adapter.kind, json_fallback=False)
-    evaluator = Evaluator(loaded.program, loaded.metric, loaded.splits.examples, {"swarm": lane.lm}, adapter, 8)
-    planned = sized(spec.search, sizes_of(loaded), writes=can_write(spec))
-    return Bench(spec, loaded.splits, evaluator, lambda _: None, lease.run_id, planned), lane
+def _lane(spec: CompileSpec, ledger: Ledger, lease: RunLease) -> OpenLane:
+    venue, sampling = AnsweringVenue(answer, price_msats=3), sampling_of(spec.lanes["swarm"])
+    purse = Purse(ledger, lease.run_id, lease.epoch, "swarm", lambda _: None)
+    metered = metered_lane(venue, spec.lanes["swarm"], purse)
+    return OpenLane(lane_lm(metered, "swarm", Portal(), sampling), Quoted(venue, sampling))
 
 
 @pytest.fixture(scope="session")

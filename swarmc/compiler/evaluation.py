@@ -19,13 +19,12 @@ from swarmc.compiler.intervals import mean_score
 from swarmc.compiler.metrics import Metric
 from swarmc.compiler.programs import Program, to_demo
 from swarmc.compiler.scope import SETTING, Scope, scoped
-from swarmc.compiler.telling import Teller
+from swarmc.compiler.telling import MAX_FAILURE_CHARS, Teller, reason
 from swarmc.contracts.candidates import Attempt, Candidate, Demo, Demonstration, Evaluation, Outcome
-from swarmc.contracts.completions import Lane, Stage
+from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import MetricError, VenueError, first_swarmc_error
 
 DRESSED_KEPT = 64
-MAX_FAILURE_CHARS = 300
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,12 @@ class Evaluator:
         self._threads = None if program.awaitable else ThreadPoolExecutor(concurrency, "swarmc-forward")
         self._dressed: OrderedDict[str, dspy.Module] = OrderedDict()
         self._teller: Teller | None = None
-        self._ran: dict[Stage, set[tuple[str, str, int]]] = {}
+        self._demonstrated: set[tuple[str, str, int]] = set()
 
-    def ran(self, stage: Stage) -> int:
-        """How many program runs a stage has made; one that is made again counts once."""
-        return len(self._ran.get(stage, ()))
+    @property
+    def demonstrated(self) -> int:
+        """How many program runs were made for demonstrations; one that is made again counts once."""
+        return len(self._demonstrated)
 
     def tell(self, teller: Teller) -> None:
         """From now on every program run is told of."""
@@ -112,6 +112,7 @@ class Evaluator:
 
         A predictor that was called several times gives its last call.
         """
+        self._demonstrated.add((candidate.content_id, example_id, rollout_id))
         run = await self._run(candidate, example_id, "teacher", rollout_id, keep_trace=True)
         demos = _steps(self._module(candidate), run)
         return Demonstration(example_id=example_id, score_ppm=run.outcome.score_ppm, demos=demos)
@@ -149,7 +150,6 @@ class Evaluator:
     async def _run(self, candidate: Candidate, key: str, lane: Lane, rollout_id: int, *, keep_trace: bool) -> Run:
         async with self._slots:
             with scoped(rollout_id=rollout_id) as scope:
-                self._ran.setdefault(scope.stage, set()).add((candidate.content_id, key, rollout_id))
                 if self._teller is not None:
                     self._teller.started(scope, dict(self._examples[key].inputs()), candidate.content_id, key)
                 run = Run(Outcome(example_id=key, score_ppm=0, failure="it did not end"))
@@ -227,8 +227,7 @@ def _reason_of_failure(error: Exception, scope: Scope) -> str:
 
 
 def _reason(who: str, error: Exception) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return f"{who} raised {type(error).__name__}: {first_line}"[:MAX_FAILURE_CHARS]
+    return f"{who} raised {reason(error)}"[:MAX_FAILURE_CHARS]
 
 
 async def gather_or_cancel(awaitables: Any) -> list[Any]:

@@ -14,13 +14,12 @@ from swarmc.compiler.around import Around
 from swarmc.compiler.scope import Scope, active_call, current_scope
 from swarmc.contracts.completions import Completion, CompletionRequest, Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError, VenueError
-from swarmc.contracts.events import CallEnded, CallFailed, Emit
+from swarmc.contracts.events import NS_PER_MS, CallEnded, CallFailed, Emit
 from swarmc.contracts.money import Claim, Granted, Held, Known, Refused
 from swarmc.contracts.ports import Ledger, Venue
 
 FIRST_POLL_S = 0.005
 LAST_POLL_S = 0.5
-NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ SETTING = "swarmc_scope"
 STRAGGLER_POLL_S = 0.005
 
 
+Made = dict[int, tuple[object, str, str]]
+"""By the object's identity, a value of a program run, and the call and the field that made it."""
+
+
 @dataclass(slots=True)
 class Scope:
     """One program run. Lists and sets are only added to and taken from whole, so threads may share them.
@@ -38,7 +42,7 @@ class Scope:
         completions: What the calls brought back, bought or read.
         in_flight: A mark for every call that has not ended.
         call_id: The program run's, where it is told of.
-        made: By the object's identity, a value of the run, and the call and field that made it.
+        made: Where the run's values came from.
         teller: Who tells of the run's parts.
     """
 
@@ -48,7 +52,7 @@ class Scope:
     completions: list[Completion] = field(default_factory=list)
     in_flight: set[object] = field(default_factory=set)
     call_id: str | None = None
-    made: dict[int, tuple[object, str, str]] = field(default_factory=dict)
+    made: Made = field(default_factory=dict)
     teller: Any = None
 
     async def settled(self) -> None:

@@ -148,8 +148,7 @@ class SteeredRace:
         texts = self._pools.instructions[name]
         if text in texts or self._sampler.only is not None:
             return
-        instructions = {**self._pools.instructions, name: (*texts, text)}
-        self._pools = self._pools.model_copy(update={"instructions": instructions})
+        self._pools = self._pools.with_instruction(name, text)
         self._sampler.open(keys_of(name)[0], len(texts), parent[name][0])
         self._study.enqueue_trial(params_of({**parent, name: (len(texts), parent[name][1])}))
 

@@ -15,9 +15,10 @@ import dspy
 from dspy.utils.callback import BaseCallback
 from pydantic import JsonValue
 
-from swarmc.compiler.scope import ACTIVE, Scope, active_call, current_scope
+from swarmc.compiler.scope import ACTIVE, Made, Scope, active_call, current_scope
 from swarmc.contracts.canonical import plain
 from swarmc.contracts.events import (
+    NS_PER_MS,
     Emit,
     ModuleEnded,
     ModuleStarted,
@@ -28,7 +29,6 @@ from swarmc.contracts.events import (
 )
 
 MAX_FAILURE_CHARS: Final = 300
-NS_PER_MS: Final = 1_000_000
 NAMES_KEPT: Final = 4_096
 
 _ids = random.Random()  # Seeded by the system once; the system's own randomness costs more than an event.
@@ -66,15 +66,11 @@ class Teller:
         """A program run begins; `scope` is the run's from now on."""
         scope.call_id = new_call_id()
         scope.teller = self
-        scope.made.update((id(value), (value, scope.call_id, field)) for field, value in inputs.items())
+        remember(scope.made, scope.call_id, inputs)
         at_ns = time_ns()
         self.emit(
             ProgramStarted(
-                run_id=self.run_id,
-                at_ms=at_ns // NS_PER_MS,
-                at_ns=at_ns,
-                call_id=scope.call_id,
-                parent_id=None,
+                **part_of(self.run_id, scope.call_id, None, at_ns),
                 stage=scope.stage,
                 program=self._program,
                 candidate_id=candidate_id,
@@ -90,11 +86,7 @@ class Teller:
         at_ns = time_ns()
         self.emit(
             ProgramEnded(
-                run_id=self.run_id,
-                at_ms=at_ns // NS_PER_MS,
-                at_ns=at_ns,
-                call_id=scope.call_id,
-                parent_id=None,
+                **part_of(self.run_id, scope.call_id, None, at_ns),
                 outputs=fields_of(outputs),
                 score_ppm=score_ppm,
                 failure=failure,
@@ -111,31 +103,22 @@ class Teller:
         scope, at_ns = current_scope(), time_ns()
         self.emit(
             ModuleStarted(
-                run_id=self.run_id,
-                at_ms=at_ns // NS_PER_MS,
-                at_ns=at_ns,
-                call_id=call_id,
-                parent_id=active_call(scope),
+                **part_of(self.run_id, call_id, active_call(scope), at_ns),
                 name=name[0],
                 module=name[1],
                 signature=signature_name(signature) if signature is not None else None,
                 inputs=plain_fields(inputs),
-                origins=_origins(scope, inputs),
+                origins=origins_of(scope.made, inputs),
             )
         )
 
     def module_ended(self, call_id: str, outputs: Mapping[str, Any] | None, error: BaseException | None) -> None:
         """It gave its outputs, or failed."""
         scope, at_ns = current_scope(), time_ns()
-        for field, value in (outputs or {}).items():
-            scope.made.setdefault(id(value), (value, call_id, field))
+        remember(scope.made, call_id, outputs or {})
         self.emit(
             ModuleEnded(
-                run_id=self.run_id,
-                at_ms=at_ns // NS_PER_MS,
-                at_ns=at_ns,
-                call_id=call_id,
-                parent_id=active_call(scope),
+                **part_of(self.run_id, call_id, active_call(scope), at_ns),
                 outputs=None if outputs is None else plain_fields(outputs),
                 failure=reason(error),
             )
@@ -181,11 +164,7 @@ class OfTool(BaseCallback):
         at_ns = time_ns()
         self._teller.emit(
             ToolStarted(
-                run_id=self._teller.run_id,
-                at_ms=at_ns // NS_PER_MS,
-                at_ns=at_ns,
-                call_id=call_id[:16],
-                parent_id=active_call(current_scope()),
+                **part_of(self._teller.run_id, call_id[:16], active_call(current_scope()), at_ns),
                 tool=str(instance.name),
                 inputs=plain_fields(inputs.get("kwargs", inputs)),
             )
@@ -195,15 +174,22 @@ class OfTool(BaseCallback):
         at_ns = time_ns()
         self._teller.emit(
             ToolEnded(
-                run_id=self._teller.run_id,
-                at_ms=at_ns // NS_PER_MS,
-                at_ns=at_ns,
-                call_id=call_id[:16],
-                parent_id=active_call(current_scope()),
+                **part_of(self._teller.run_id, call_id[:16], active_call(current_scope()), at_ns),
                 output=plain(outputs),
                 failure=reason(exception),
             )
         )
+
+
+def part_of(run_id: str, call_id: str, parent_id: str | None, at_ns: int) -> Mapping[str, Any]:
+    """What every event of a part of a program run says first."""
+    return {
+        "run_id": run_id,
+        "at_ms": at_ns // NS_PER_MS,
+        "at_ns": at_ns,
+        "call_id": call_id,
+        "parent_id": parent_id,
+    }
 
 
 def new_call_id() -> str:
@@ -237,11 +223,17 @@ def reason(error: BaseException | None) -> str | None:
     return f"{type(error).__name__}: {first}"[:MAX_FAILURE_CHARS]
 
 
-def _origins(scope: Scope, inputs: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+def remember(made: Made, call_id: str, values: Mapping[str, Any]) -> None:
+    """Note which call made these very objects, as which fields. What is handed on keeps its first maker."""
+    for field, value in values.items():
+        made.setdefault(id(value), (value, call_id, field))
+
+
+def origins_of(made: Made, inputs: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """By input field, the call and the field that made this very object."""
     found = {}
     for field, value in inputs.items():
-        known = scope.made.get(id(value))
+        known = made.get(id(value))
         if known is not None and known[0] is value:
             found[field] = known[1:]
     return found

@@ -157,6 +157,11 @@ class Pools(Contract):
             }
         )
 
+    def with_instruction(self, predictor: str, text: str) -> "Pools":
+        """The pools with one more instruction, behind the others."""
+        known = self.instructions[predictor]
+        return self.model_copy(update={"instructions": {**self.instructions, predictor: (*known, text)}})
+
     @property
     def baseline(self) -> Candidate:
         return self.candidate(dict.fromkeys(self.instructions, (0, 0)))

@@ -16,6 +16,9 @@ from swarmc.contracts.graphs import Hex16
 from swarmc.contracts.money import BudgetPolicy
 from swarmc.contracts.plan import Plan
 
+NS_PER_MS = 1_000_000
+"""Nanoseconds in a millisecond: events carry both, for people and for spans."""
+
 
 class _Happened(Contract):
     run_id: str

@@ -14,6 +14,7 @@ from typing import Any, cast
 from pydantic import JsonValue
 
 from swarmc.contracts.events import (
+    NS_PER_MS,
     CallEnded,
     CallFailed,
     Event,
@@ -237,8 +238,8 @@ class Graphs:
 
 def answered(event: CallEnded, failed: list[CallFailed]) -> LMCall:
     """A completion as a graph has it, with the attempts that failed before it."""
-    ended_ns = event.ended_ns or event.at_ms * 1_000_000
-    started_ns = event.started_ns or max(0, ended_ns - event.latency_ms * 1_000_000)
+    ended_ns = event.ended_ns or event.at_ms * NS_PER_MS
+    started_ns = event.started_ns or max(0, ended_ns - event.latency_ms * NS_PER_MS)
     return LMCall(
         request_id=event.request_id,
         lane=event.lane,
@@ -267,7 +268,7 @@ def unanswered(failed: list[CallFailed]) -> LMCall:
 
 
 def _retry(event: CallFailed) -> Retry:
-    return Retry(at_ns=event.at_ns or event.at_ms * 1_000_000, code=event.code, message=event.message)
+    return Retry(at_ns=event.at_ns or event.at_ms * NS_PER_MS, code=event.code, message=event.message)
 
 
 def _mapping(event: ModuleStarted, run: _Run) -> dict[str, Origin]:

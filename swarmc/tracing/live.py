@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from swarmc.contracts.completions import Stage
 from swarmc.contracts.events import (
+    NS_PER_MS,
     CallEnded,
     CallFailed,
     CandidateEntered,
@@ -41,7 +42,6 @@ MOST_RUNS = 256
 MOST_FAILED = 256
 """Completions of a stage that nobody's predictor asked for and that have only failed so far."""
 
-NS_PER_MS = 1_000_000
 
 _Told = TrialScored | CandidateEntered | Paid | Verified | Note
 _NUMBERS: dict[type, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from swarmc.contracts.candidates import RunCost
 from swarmc.contracts.canonical import PPM, unplain
-from swarmc.contracts.events import Event
+from swarmc.contracts.events import NS_PER_MS, Event
 from swarmc.contracts.graphs import Graph, Node
 from swarmc.tracing.extraction import Found, Kind, Notes, Row, first_fault, text_at, value_of
 from swarmc.tracing.graph import Graphs
@@ -16,7 +16,6 @@ from swarmc.tracing.graph import Graphs
 MOST_SPANS_HELD = 1_000_000
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)
 _EVENT_KINDS = frozenset(kind.model_fields["kind"].default for kind in get_args(get_args(Event)[0]))
-_NS_PER_MS = 1_000_000
 
 
 class Events:
@@ -81,7 +80,7 @@ def _cost(node: Node) -> RunCost:
         prompt_tokens=used.prompt_tokens,
         completion_tokens=used.completion_tokens,
         msats=used.cost_msats,
-        latency_ms=max(0, sum(call.ended_ns - call.started_ns for call in node.calls)) // _NS_PER_MS,
+        latency_ms=max(0, sum(call.ended_ns - call.started_ns for call in node.calls)) // NS_PER_MS,
     )
 
 

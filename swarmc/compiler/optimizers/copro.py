@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from swarmc.compiler.demands import proposals
 from swarmc.compiler.evaluation import gather_or_cancel
+from swarmc.compiler.proposing import propose_for_all
 from swarmc.compiler.race import Choices, Heats, Race, Unit, Writing
 from swarmc.compiler.reflection import unfenced
-from swarmc.compiler.studies import fresh_instructions, with_earlier_instructions
+from swarmc.compiler.studies import with_earlier_instructions
 from swarmc.contracts.candidates import Demo, Pools, SearchResult, Study
 from swarmc.contracts.canonical import PPM
 from swarmc.contracts.plan import Demand
@@ -44,14 +45,7 @@ class COPRO:
     async def propose(
         self, bench: Workbench, demo_sets: Mapping[str, Sequence[Sequence[Demo]]]
     ) -> dict[str, tuple[str, ...]]:
-        found = {
-            name: (
-                info.instruction,
-                *await bench.instructions(name, demo_sets[name][0], count=fresh_instructions(bench, name)),
-            )
-            for name, info in bench.predictors.items()
-        }
-        return with_earlier_instructions(bench, found)
+        return with_earlier_instructions(bench, await propose_for_all(bench, demo_sets))
 
     async def search(self, bench: Workbench, pools: Pools) -> SearchResult:
         return await _Rounds(bench, pools).run()

@@ -111,8 +111,7 @@ class _Front:
             for text in texts:
                 known = self._pools.instructions[name]
                 if text not in known:
-                    instructions = {**self._pools.instructions, name: (*known, text)}
-                    self._pools = self._pools.model_copy(update={"instructions": instructions})
+                    self._pools = self._pools.with_instruction(name, text)
                     self._waiting.append({**choice, name: (len(known), choice[name][1])})
 
         return self._reflections.writing(race, parent, name, told)
