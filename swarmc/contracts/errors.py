@@ -11,7 +11,9 @@
     │   └── RunFenced          another process has this run
     ├── StoreError             an artifact could not be kept or read
     ├── BundleError            a bundle cannot be read, or does not hold
-    └── RelayError             Nostr relays did not take or give an event
+    ├── RelayError             Nostr relays did not take or give an event
+    ├── WalletError            money was not moved, or it is not known whether it was
+    └── IdentityError          a key cannot be read, kept or unlocked
 
 Code below `blocks/` raises these and plain Python errors only. Foreign failures (HTTP, SQL, S3)
 are translated once, where they enter, by `boundary`. A `code` is stable: it is what a log, a
@@ -161,6 +163,28 @@ class RelayError(SwarmcError):
     def __init__(self, message: str, answers: Sequence[RelayAnswer], *, retryable: bool) -> None:
         super().__init__(message, retryable=retryable)
         self.answers = tuple(answers)
+
+
+class WalletError(SwarmcError):
+    """A wallet did not do what it was asked.
+
+    Attributes:
+        unknown: The payment may have been made. It is looked up before anything else is done, never repeated.
+    """
+
+    code = "wallet"
+    exit_code = 10
+
+    def __init__(self, message: str, *, retryable: bool = False, unknown: bool = False) -> None:
+        super().__init__(message, retryable=retryable)
+        self.unknown = unknown
+
+
+class IdentityError(SwarmcError):
+    """An identity cannot be read, kept or unlocked. No message holds a part of a secret."""
+
+    code = "identity"
+    exit_code = 11
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The ports: what a room may be given, and what it may then rely on.
 
-Implementations live in `blocks/`; each family has one shelf of files and one conformance test.
+Implementations live in `blocks/`; each family has one shelf of files and one conformance test. The ports
+of the market stand beside what they speak of: `Relay` in `relay.py`, `Wallet` in `wallet.py`, `JobBook` in `market.py`.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -1,6 +1,7 @@
 """What a Nostr relay takes and gives, as data, and the port of those who speak with relays."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
@@ -145,6 +146,21 @@ class Relay(Protocol):
 
         Raises:
             RelayError: no relay answered in time.
+        """
+        ...
+
+    def subscribe(self, filters: Sequence[Filter]) -> AbstractAsyncContextManager[AsyncIterator[NostrEvent]]:
+        """Hear verified events that match as they come, each once however many relays give it.
+
+        On entering, every relay that can be reached has been asked (a relay that cannot is asked when it is
+        back), so what is published afterwards is heard. After a break a relay is asked again from the newest
+        event it gave, less an overlap. A reader that is too slow loses nothing silently: the iterator raises.
+
+        Args:
+            filters: What is wanted; a `since` says from when on stored events are given too.
+
+        Raises:
+            RelayError: on entering, no relay could be reached; while reading, the reader was too slow.
         """
         ...
 
