@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.attacks import mark_items, table_of
+
 MOST_SKIPS = 6
 """A skip hides a test. In CI more than this many fail the run; elsewhere a machine may lack what it lacks."""
 IN_CI = "CI" in os.environ
@@ -39,6 +41,7 @@ settings.load_profile("house")
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file stays on one worker, so that its fixtures are made once; tests of one Prefect server stay together."""
+    mark_items(items)
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             served = "prefect_api_url" in getattr(item, "fixturenames", ())
@@ -52,7 +55,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the count of skips beside its limit."""
+    """Print the table of attacks, and the count of skips beside its limit."""
+    for line in table_of(terminalreporter):
+        terminalreporter.write_line(line)
     count = _skips(config)
     verdict = ": too many, so this run fails (tests/conftest.py)" if IN_CI and count > MOST_SKIPS else ""
     terminalreporter.write_line(f"{count} skipped; CI allows {MOST_SKIPS}{verdict}", red=count > MOST_SKIPS)
