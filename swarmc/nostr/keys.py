@@ -3,10 +3,12 @@
 import hashlib
 import hmac
 import secrets
+from functools import lru_cache
 from typing import NoReturn, final
 
+import coincurve
 from pynostr.bech32 import Encoding, bech32_decode, bech32_encode, convertbits
-from pynostr.key import PrivateKey, PublicKey
+from pynostr.key import PrivateKey
 
 KEY_BYTES = 32
 _LONGEST_WORD = 90  # The longest text that a bech32 checksum protects; a key's word has 63.
@@ -16,7 +18,7 @@ _LONGEST_WORD = 90  # The longest text that a bech32 checksum protects; a key's 
 class SecretKey:
     """A secret key that signs. Its text forms say only whose it is; `nsec` is the one way to see it."""
 
-    __slots__ = ("_key",)
+    __slots__ = ("_key", "_signer")
 
     def __init__(self, raw: bytes) -> None:
         """Take 32 bytes.
@@ -28,6 +30,8 @@ class SecretKey:
             if len(raw) != KEY_BYTES:
                 raise ValueError
             self._key = PrivateKey(raw)
+            # Kept, because pynostr makes a new one, and with it the public key, for every signature.
+            self._signer = coincurve.PrivateKey(raw)
         except ValueError:
             # Without the cause, whose traceback would hold the bytes.
             raise ValueError("a secret key is 32 bytes, not zero and below the order of secp256k1") from None
@@ -65,11 +69,31 @@ class SecretKey:
 
     def sign(self, digest: bytes, *, aux: bytes | None = None) -> bytes:
         """A BIP-340 signature of a 32-byte digest; with `aux` in place of fresh randomness it repeats itself."""
-        return bytes.fromhex(_as_hex(self._key.sign(digest, b"" if aux is None else aux)))
+        return self._signer.sign_schnorr(digest, b"" if aux is None else aux)
 
     def derive(self, purpose: str) -> bytes:
         """32 bytes that only the holder of this key can make, another for every purpose."""
         return hmac.new(bytes(self._key), purpose.encode(), hashlib.sha256).digest()
+
+    def shared_x(self, pubkey: str) -> bytes:
+        """32 bytes that only the two of us can compute: the x coordinate of our ECDH point, unhashed.
+
+        It is a secret as the key is: what NIP-04 and NIP-44 make their keys of.
+
+        Args:
+            pubkey: The other's public key in hex, x-only.
+
+        Raises:
+            ValueError: it is no point of the curve.
+        """
+        raw = _hex(pubkey)
+        if raw is None:
+            raise ValueError("a shared secret needs the other's public key as 64 hex digits; this text is none")
+        try:
+            point = coincurve.PublicKey(b"\x02" + raw)
+        except ValueError:
+            raise ValueError(f"no secret can be shared with {pubkey}: it is no point of secp256k1") from None
+        return point.multiply(bytes(self._key)).format()[1:]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SecretKey) and secrets.compare_digest(bytes(self._key), bytes(other._key))
@@ -87,9 +111,15 @@ class SecretKey:
 def is_signed(pubkey: str, digest: bytes, signature: bytes) -> bool:
     """Whether the holder of `pubkey` (64 hex digits) signed a 32-byte digest. Never raises on what a stranger gives."""
     try:
-        return PublicKey(bytes.fromhex(pubkey)).verify(signature, digest)
+        return _point(pubkey).verify(signature, digest)
     except ValueError:  # The key is no point of the curve, or a length is wrong.
         return False
+
+
+@lru_cache(maxsize=4096)
+def _point(pubkey: str) -> coincurve.PublicKeyXOnly:
+    """The point of the curve: a provider or customer is heard many times."""
+    return coincurve.PublicKeyXOnly(bytes.fromhex(pubkey))
 
 
 def parse_pubkey(text: str) -> str:
@@ -133,7 +163,3 @@ def _hex(word: str) -> bytes | None:
     if len(word) != 2 * KEY_BYTES or not all(letter in "0123456789abcdefABCDEF" for letter in word):
         return None
     return bytes.fromhex(word)
-
-
-def _as_hex(signature: str | bytes) -> str:
-    return signature.hex() if isinstance(signature, bytes) else signature
