@@ -25,7 +25,7 @@ def bundle(
             "Default: in full where the run's privacy mode is `public_ok`.",
         ),
     ] = None,
-    sign: Annotated[bool, typer.Option("--sign", help="Sign it anew with the key in $SWARMC_NOSTR_KEY.")] = False,
+    sign: Annotated[bool, typer.Option("--sign", help="Sign it anew with the environment's identity.")] = False,
     ledger: LedgerOption = None,
 ) -> None:
     """Put all evidence of a run into one file that a stranger can check, replay, compare and ask."""
@@ -109,11 +109,12 @@ def extract(
 
 
 async def _bundle(run: str, out: Path | None, hashes_only: bool | None, sign: bool, ledger: str | None) -> None:
-    from blocks.identity import Identity, signer
+    from blocks.identity import Identity, find_identity, signer
     from flows.evidence import bundle_run, present_packaged
 
     kept = None if hashes_only is None else "hashes" if hashes_only else "all"
-    key = signer(Identity().key()) if sign else None
+    # Without one in the environment the block's own error says what to set.
+    key = signer((await find_identity(None) or Identity()).key()) if sign else None
     present_packaged(console, await bundle_run(run, ledger=ledger, out=out, kept=kept, sign=key))
 
 
