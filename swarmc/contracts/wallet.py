@@ -99,6 +99,14 @@ class Wallet(Protocol):
         """Its money is not real, whatever its invoices say."""
         ...
 
+    @property
+    def late_s(self) -> float:
+        """For how many seconds after a process died a payment that it had asked for may still be sent.
+
+        0 where a payment ends with the process that makes it. Within that time `unsent` is not final.
+        """
+        ...
+
     async def balance_msats(self) -> int: ...
 
     async def create_invoice(self, amount_msats: int, *, memo: str, expiry_s: int) -> Invoice:
