@@ -1,14 +1,15 @@
-"""The ledger: every msat reserved and paid, every completion bought, in SQLite or PostgreSQL."""
+"""The ledger: every msat reserved and paid, every completion bought, every job on the market, in SQL."""
 
 from typing import TYPE_CHECKING, Any
 
 from blocks.ledger.default import default_ledger_url
+from blocks.ledger.job_book import SqlJobBook
 from blocks.ledger.sql import SqlLedger
 
 if TYPE_CHECKING:
     from blocks.ledger.block import LedgerDatabase
 
-__all__ = ["LedgerDatabase", "SqlLedger", "default_ledger_url"]
+__all__ = ["LedgerDatabase", "SqlJobBook", "SqlLedger", "default_ledger_url"]
 
 
 def __getattr__(name: str) -> Any:

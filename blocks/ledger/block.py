@@ -6,13 +6,15 @@ from typing import final
 from prefect.blocks.core import Block
 from pydantic import Field, SecretStr
 
+from blocks.ledger.job_book import SqlJobBook
 from blocks.ledger.sql import SqlLedger
+from swarmc.contracts.market import JobBook
 from swarmc.contracts.ports import Ledger
 
 
 @final
 class LedgerDatabase(Block):
-    """The database that remembers every call that was paid and every msat that was spent."""
+    """The database that remembers every call that was paid, every msat that was spent, every job on the market."""
 
     _block_type_name = "swarmc ledger"
     _block_type_slug = "swarmc-ledger"
@@ -32,3 +34,11 @@ class LedgerDatabase(Block):
             LedgerError: the URL cannot be read; on entering, the database cannot be opened.
         """
         return SqlLedger.open(self.url.get_secret_value())
+
+    def open_jobs(self) -> AbstractAsyncContextManager[JobBook]:
+        """The job book in the same database, to be entered with `async with`.
+
+        Raises:
+            LedgerError: the URL cannot be read; on entering, the database cannot be opened.
+        """
+        return SqlJobBook.open(self.url.get_secret_value())

@@ -21,6 +21,7 @@ from blocks.ledger.statements import (
     marked,
     new_cell_sql,
     padded,
+    replace_sql,
     with_lists,
 )
 from swarmc.contracts.errors import LedgerError, boundary
@@ -128,7 +129,7 @@ class Database:
         self._cursor: Any = None
 
     def ensure_open(self) -> None:
-        """Connect, unless a connection is there; create the tables in a new database.
+        """Connect, unless a connection is there; create the tables that a new or an older database lacks.
 
         Raises:
             LedgerError: the tables were made by a newer swarmc.
@@ -173,6 +174,11 @@ class Database:
         for chunk in chunks(rows):
             self.run(insert_sql(table, len(chunk)), [value for row in chunk for value in row])
 
+    def replace(self, table: Table, rows: Sequence[Row]) -> None:
+        """Insert full rows, or write them over those that have their primary keys."""
+        for chunk in chunks(rows):
+            self.run(replace_sql(table, len(chunk)), [value for row in chunk for value in row])
+
     def delete(self, table: Table, column: str, values: Iterable[str]) -> None:
         wide = padded(list(values))
         if wide:
@@ -212,23 +218,21 @@ class Database:
 
     def _ensure_tables(self, connection: Connection) -> None:
         version = self._version(connection)
-        if version is None:
+        if version < VERSION:
             with self.transaction():
                 self.dialect.create_alone(self)
-                version = self._version(connection) or self._create(connection)
+                version = self._version(connection)
+                if version < VERSION:  # and nobody has done it meanwhile
+                    METADATA.create_all(connection)
+                    self.insert(SCHEMA_VERSION, [(VERSION,)])
         if version > VERSION:
             raise LedgerError(
                 f"the ledger at {self.dialect.where} has schema version {version} and this swarmc knows {VERSION}: "
                 "upgrade swarmc, or use another ledger"
             )
 
-    def _version(self, connection: Connection) -> int | None:
+    def _version(self, connection: Connection) -> int:
+        """What is there; 0 of a new database."""
         if not inspect(connection).has_table(SCHEMA_VERSION.name):
-            return None
-        newest = self.rows("SELECT max(version) FROM swarmc_schema_version")
-        return newest[0][0]
-
-    def _create(self, connection: Connection) -> int:
-        METADATA.create_all(connection)
-        self.insert(SCHEMA_VERSION, [(VERSION,)])
-        return VERSION
+            return 0
+        return self.rows("SELECT max(version) FROM swarmc_schema_version")[0][0] or 0

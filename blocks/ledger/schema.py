@@ -16,12 +16,16 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     Table,
     Text,
+    text,
 )
 
 from swarmc.contracts.money import Tally
 
-VERSION = 1
-"""What this code reads and writes. A ledger with a higher number was made by a newer swarmc."""
+VERSION = 2
+"""What this code reads and writes. A ledger with a higher number was made by a newer swarmc.
+
+2 added the jobs and their moves. A version may add tables: they are made when an older ledger is opened.
+"""
 
 METADATA = MetaData()
 TALLY_COLUMNS = tuple(Tally.model_fields)
@@ -58,6 +62,10 @@ def _receipt() -> list[Column]:
         Column("settled_at_us", BigInteger, nullable=False),
         Column("completion", LargeBinary, nullable=False),
     ]
+
+
+def _job() -> list[Column]:
+    return [Column(name, Text, nullable=False) for name in ("side", "owner", "job_id")]
 
 
 SCHEMA_VERSION = Table("swarmc_schema_version", METADATA, Column("version", Integer, primary_key=True))
@@ -129,4 +137,52 @@ USES = Table(
     Column("run_id", Text, nullable=False),
     Column("request_id", Text, nullable=False),
     PrimaryKeyConstraint("run_id", "request_id"),
+)
+
+_PAID_FOR = text("payment_hash IS NOT NULL")
+_NOT_FINAL = text("NOT final")
+
+JOBS = Table(  # each as it now is; `body` stands last, because SQLite reads a row from its beginning
+    "swarmc_jobs",
+    METADATA,
+    *_job(),
+    Column("key", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("final", Boolean, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("counterparty", Text, nullable=False),
+    Column("msats", BigInteger, nullable=False),
+    Column("simulated", Boolean, nullable=False),
+    Column("refund_due", Boolean, nullable=False),
+    Column("payment_hash", Text),
+    Column("created_at_us", BigInteger, nullable=False),
+    Column("changed_at_us", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    PrimaryKeyConstraint("side", "owner", "job_id"),
+    Index(
+        *("swarmc_jobs_paid_once", "side", "owner", "payment_hash"),
+        unique=True,
+        sqlite_where=_PAID_FOR,
+        postgresql_where=_PAID_FOR,
+    ),
+    Index("swarmc_jobs_of_key", "side", "owner", "key"),
+    Index(
+        *("swarmc_jobs_unfinished", "side", "owner", "created_at_us"),
+        sqlite_where=_NOT_FINAL,
+        postgresql_where=_NOT_FINAL,
+    ),
+    Index("swarmc_jobs_changed", "side", "changed_at_us", "owner"),
+    # All that totals ask for: a sum over every job must not read every body.
+    Index("swarmc_jobs_totals", "side", "owner", "state", "simulated", "refund_due", "msats"),
+)
+
+JOB_MOVES = Table(  # only ever added to; its key lets one writer make a version
+    "swarmc_job_moves",
+    METADATA,
+    *_job(),
+    Column("version", Integer, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("put_id", Text, nullable=False),  # tells a put whose commit was not heard from another's
+    Column("what", Text, nullable=False),
+    PrimaryKeyConstraint("side", "owner", "job_id", "version"),
 )

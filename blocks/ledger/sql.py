@@ -7,18 +7,13 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self, final, get_args
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
-
 from blocks.ledger import jobs
-from blocks.ledger.books import Lookup, Release, Reserve, Settle
-from blocks.ledger.database import Database, Dialect
+from blocks.ledger.batch import serve
+from blocks.ledger.books import Answer, Lookup, Operation, Release, Reserve, Settle
+from blocks.ledger.opened import Opened
 from blocks.ledger.purchases import purchases_after
-from blocks.ledger.sqlite import Sqlite
-from blocks.ledger.writer import Writer
 from swarmc.contracts.bundle import Purchase
 from swarmc.contracts.canonical import ContentId, content_id
 from swarmc.contracts.completions import Completion, CompletionRequest, Lane, Stage
@@ -46,8 +41,6 @@ MOST_IDS = 200_000
 STAGES = get_args(Stage)
 LANES = get_args(Lane)
 
-_ADVICE = "write sqlite:////path/ledger.db or postgresql+psycopg://user:password@host/database"
-
 
 @dataclass(frozen=True)
 class Lease:
@@ -59,7 +52,7 @@ class Lease:
 
 
 @final
-class SqlLedger:
+class SqlLedger(Opened[Operation, Answer]):
     """A ledger in SQLite or PostgreSQL; see `Ledger`. Make one with `SqlLedger.open` and `async with`.
 
     One thread of its own talks to the database and commits what was asked meanwhile together. Every
@@ -75,8 +68,7 @@ class SqlLedger:
     """
 
     def __init__(self, url: str) -> None:
-        self._dialect = _dialect(url)
-        self._writer: Writer | None = None
+        super().__init__(url, serve)
         self._origin = uuid.uuid4().hex
         self._numbers = itertools.count(1)
 
@@ -84,22 +76,6 @@ class SqlLedger:
     def open(cls, url: str) -> Self:
         """A ledger, to be entered with `async with`."""
         return cls(url)
-
-    async def __aenter__(self) -> Self:
-        if self._writer is not None:
-            raise LedgerError(f"the ledger at {self._dialect.where} was opened before: make a new SqlLedger")
-        self._writer = Writer(Database(self._dialect))
-        try:
-            await self._writer.call(Database.ensure_open)
-        except BaseException:
-            await self._writer.aclose()
-            raise
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._desk.aclose()
 
     @asynccontextmanager
     async def open_run(
@@ -232,12 +208,6 @@ class SqlLedger:
     async def _page(self, run_id: str, after: tuple[int, str]) -> tuple[list[Receipt], tuple[int, str]]:
         return await self._desk.call(lambda database: jobs.receipts_after(database, run_id, after))
 
-    @property
-    def _desk(self) -> Writer:
-        if self._writer is None:
-            raise LedgerError(f"the ledger at {self._dialect.where} is not open: enter it with `async with` first")
-        return self._writer
-
     async def _take(self, ownership: jobs.Ownership, wait_s: float) -> None:
         deadline = time.monotonic() + max(wait_s, GRACE_S)
         run_id = ownership.run_id
@@ -249,23 +219,6 @@ class SqlLedger:
                     "wait until that is done, end it, or start another run"
                 )
             await asyncio.sleep(POLL_S)
-
-
-def _dialect(url: str) -> Dialect:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError, TypeError, AttributeError):  # whose words may hold a part of a password
-        raise LedgerError(f"the ledger's URL cannot be read: {_ADVICE}") from None
-    match parsed.drivername:
-        case "sqlite" | "sqlite+pysqlite":
-            return Sqlite(parsed)
-        case "postgres" | "postgresql" | "postgresql+psycopg":
-            with boundary(LedgerError, "loading psycopg (install `psycopg[binary]`)", ImportError):
-                from blocks.ledger.postgres import Postgres  # only who uses PostgreSQL needs its driver
-
-            return Postgres(parsed.set(drivername="postgresql+psycopg"))
-        case other:
-            raise LedgerError(f"there is no ledger over {other!r}: {_ADVICE}")
 
 
 def _completion(body: bytes, request_id: str) -> Completion:

@@ -39,6 +39,14 @@ def insert_sql(table: Table, size: int) -> str:
 
 
 @lru_cache(maxsize=64)
+def replace_sql(table: Table, size: int) -> str:
+    """`INSERT` of `size` full rows, in place of those that have their primary keys."""
+    key = [column.name for column in table.columns if column.primary_key]
+    sets = ", ".join(f"{column.name} = excluded.{column.name}" for column in table.columns if not column.primary_key)
+    return f"{insert_sql(table, size)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sets}"
+
+
+@lru_cache(maxsize=64)
 def delete_sql(table: Table, column: str) -> str:
     """`DELETE` of the rows whose `column` is in a list."""
     return f"DELETE FROM {table.name} WHERE {column} IN ?"  # noqa: S608

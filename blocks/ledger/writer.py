@@ -12,14 +12,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from blocks.ledger.batch import serve
-from blocks.ledger.books import Answer, Operation
 from blocks.ledger.database import Database, DatabaseError, Trouble
 from swarmc.contracts.errors import LedgerError
 
 T = TypeVar("T")
+Operation = TypeVar("Operation")
+Answer = TypeVar("Answer")
+
+Serve = Callable[[Database, Sequence[Operation]], Sequence[Answer | LedgerError]]
+"""Answers operations in order and commits what they changed, all of it or nothing."""
+
 MAX_BATCH = 256
 """Operations in one transaction, so that one transaction stays some milliseconds long."""
 MAX_TRIES = 20
@@ -31,15 +35,22 @@ class _Asked:
     """An operation or a job, and who waits for it; nobody, for a withdrawal."""
 
     future: asyncio.Future[Any] | None
-    operation: Operation | None = None
+    operation: Any = None
     job: Callable[[Database], Any] | None = None
 
 
-class Writer:
-    """Runs operations and jobs on a `Database`, in the order they were asked."""
+class Writer(Generic[Operation, Answer]):
+    """Runs operations and jobs on a `Database`, in the order they were asked.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        database: Used by this writer alone.
+        serve: Does a batch of operations. It runs again after a lost race, and for each operation alone when
+            one of them may be at fault.
+    """
+
+    def __init__(self, database: Database, serve: Serve[Operation, Answer]) -> None:
         self._database = database
+        self._serve = serve
         self._queue: SimpleQueue[_Asked | None] = SimpleQueue()
         self._gate = threading.Lock()
         self._is_open = True
@@ -105,10 +116,10 @@ class Writer:
                 batch.append(self._queue.get_nowait())
         return batch
 
-    def _answers(self, asked: list[_Asked]) -> Sequence[Answer]:
-        operations = [item.operation for item in asked if item.operation is not None]
+    def _answers(self, asked: list[_Asked]) -> Sequence[Answer | LedgerError]:
+        operations = [item.operation for item in asked]
         try:
-            return self._attempt(lambda database: serve(database, operations))
+            return self._attempt(lambda database: self._serve(database, operations))
         except LedgerError as error:
             alone = isinstance(error, DatabaseError) and error.trouble in (Trouble.ALONE, Trouble.AGAIN)
             if alone and len(asked) > 1:

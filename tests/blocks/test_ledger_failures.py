@@ -13,9 +13,10 @@ import psycopg
 import pytest
 import sqlalchemy
 
-from blocks.ledger import SqlLedger
-from blocks.ledger.schema import COMPLETIONS
+from blocks.ledger import SqlJobBook, SqlLedger
+from blocks.ledger.schema import COMPLETIONS, VERSION
 from swarmc.contracts.errors import LedgerError, RunFenced
+from swarmc.contracts.market import JobRecord
 from swarmc.contracts.money import Granted, Known
 from tests.blocks import ledger_process as process
 
@@ -181,6 +182,18 @@ async def test_what_was_committed_unheard_is_done_once(postgres_schema_url: str)
         assert len([receipt async for receipt in ledger.receipts("run")]) == 1
 
 
+async def test_a_put_that_was_committed_unheard_is_known_as_our_own(postgres_schema_url: str) -> None:
+    line = _BadLine(postgres_schema_url)
+    values = {"side": "bought", "owner": "a" * 64, "job_id": "1" * 64, "key": "k", "state": "paying", "final": False}
+    first = JobRecord.model_validate(values | {"version": 1, "body": "{}"})
+    async with line.url() as url, SqlJobBook.open(url) as jobs:
+        line.breaks_before = b"COMMIT\0"
+        assert await jobs.put(first, "{}")
+        assert line.breaks_before == b""
+        assert not await jobs.put(first, "{}")
+        assert len(await jobs.history("bought", first.owner, first.job_id)) == 1
+
+
 async def _blocked(connection: psycopg.Connection, count: int) -> None:
     """Wait until `count` transactions wait for a lock."""
     waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
@@ -329,6 +342,6 @@ async def test_a_ledger_of_a_newer_version_is_not_touched(ledger_url: str) -> No
     async with SqlLedger.open(ledger_url):
         pass
     with sqlalchemy.create_engine(ledger_url).begin() as connection:
-        connection.execute(sqlalchemy.text("UPDATE swarmc_schema_version SET version = 2"))
-    with pytest.raises(LedgerError, match="has schema version 2 and this swarmc knows 1: upgrade swarmc"):
+        connection.execute(sqlalchemy.text(f"UPDATE swarmc_schema_version SET version = {VERSION + 1}"))
+    with pytest.raises(LedgerError, match=f"has schema version {VERSION + 1} and this swarmc knows {VERSION}: upgrade"):
         await SqlLedger.open(ledger_url).__aenter__()
