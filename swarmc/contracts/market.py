@@ -208,6 +208,7 @@ class Purchase(Contract):
         invoice: The one that was approved; never another after it.
         result: The first result that holds.
         ignored: Messages that were not what they had to be: from others, for others, or too late.
+        unpayable: Quotes that were not paid: above the bid, or with no invoice that may be paid.
         reason: A sentence for people, where it failed or a message was ignored last.
         refund_due: It was paid, and failed.
     """
@@ -223,6 +224,7 @@ class Purchase(Contract):
     failure: Failure | None = None
     reason: str = ""
     ignored: int = 0
+    unpayable: int = 0
     refund_due: bool = False
 
     @property
