@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from blocks.relays.pool import RelayPool
 from swarmc.contracts.relay import Relay
+from swarmc.nostr.keys import SecretKey
 
 MOST_RELAYS = 20
 
@@ -35,6 +36,11 @@ class Relays(Block):
     timeout_s: float = Field(
         default=10.0, gt=0, le=300, description="Seconds that a relay has to answer, to connect included."
     )
+    private: bool = Field(
+        default=False,
+        description="Answer customers also on relays that they name without TLS or on a private network. For a "
+        "network of your own only.",
+    )
 
     @field_validator("urls")
     @classmethod
@@ -53,6 +59,10 @@ class Relays(Block):
             raise ValueError(f"a quorum of {self.quorum} cannot be had of {len(self.urls)} relays")
         return self
 
-    def open(self) -> AbstractAsyncContextManager[Relay]:
-        """The relays, to be entered with `async with`. Nothing is connected before there is something to say."""
-        return RelayPool(self.urls, quorum=self.quorum, timeout_s=self.timeout_s)
+    def open(self, key: SecretKey | None = None) -> AbstractAsyncContextManager[Relay]:
+        """The relays, to be entered with `async with`. Nothing is connected before there is something to say.
+
+        Args:
+            key: Who we are, for relays that ask. Without it their questions stay unanswered.
+        """
+        return RelayPool(self.urls, quorum=self.quorum, timeout_s=self.timeout_s, key=key, private=self.private)

@@ -2,294 +2,281 @@
 
 import asyncio
 import logging
-import random
-import secrets
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections import deque
+from collections.abc import Sequence
 
-from pydantic import JsonValue
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import WebSocketException
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, ConnectionClosedOK
 
-from swarmc.contracts.relay import Filter, NostrEvent, RelayAnswer, RelayHealth
-from swarmc.nostr.messages import (
-    MAX_MESSAGE_BYTES,
-    RelayMessage,
-    close_message,
-    parse_message,
-    publish_message,
-    request_message,
-)
+from blocks.relays.backoff import BackOff
+from blocks.relays.dialling import CLOSE_S, Dial, own_dial
+from blocks.relays.introduction import Introduction
+from blocks.relays.offers import Offers
+from blocks.relays.questions import Once, Questions, Take
+from blocks.relays.tally import Tally, reason_of
+from swarmc.contracts.relay import Filter, RelayAnswer, RelayHealth
+from swarmc.nostr.keys import SecretKey
+from swarmc.nostr.messages import RelayMessage, parse_message
 
 logger = logging.getLogger(__name__)
 
-MOST_WAITING = 1000
-"""Events that may wait for one relay's answer at once."""
-
-MOST_REMEMBERED = 10_000
-MOST_FETCHED_BYTES = 64 << 20
-FIRST_PAUSE_S = 0.25
-LONGEST_PAUSE_S = 60.0
-RATE_LIMIT_PAUSE_S = 1.0
-PING_EVERY_S = 20.0
-CLOSE_S = 1.0
 MUTE_AFTER = 3
 """Unanswered questions in a row after which a connection counts as dead."""
 
 MOST_NOISE = 1000
-"""Messages on one connection that nobody asked for, after which it is given up."""
+"""Messages on one connection that nobody asked for, beyond those that are forgiven, before it is given up."""
 
-Took = Literal["kept", "unfit", "full", "flood"]
-Take = Callable[[JsonValue], Took]
+FORGIVEN_PER_S = 10.0
+MOST_UNSENT_BYTES = 64 << 20
+BREATH_MESSAGES = 32
+BREATH_BYTES = 1 << 17
+"""After so much that a relay said the loop belongs to others for a moment, flood or not."""
+
+TOO_BIG = 1009
 
 
-@dataclass(slots=True)
-class _Waiting:
-    message: str
-    answer: asyncio.Future[RelayMessage] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-
-
-@dataclass(slots=True)
-class _Asked:
-    message: str
-    take: Take
-    bytes: int = 0
-    ended: asyncio.Future[RelayAnswer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+class Flood(ConnectionError):
+    """A relay said too much that nobody wants to hear."""
 
 
 class Line:
-    """One relay. `start` it on a running loop, `aclose` it in the end."""
+    """One relay. `start` it on a running loop, `aclose` it in the end.
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
+    Args:
+        url: Where, and what is signed when the relay asks who we are.
+        timeout_s: Seconds that it has for each answer, to connect included.
+        key: Who we are, for relays that ask.
+        dial_with: Opens the socket; as one of our own choice unless said.
+        most_bytes: Of all events that wait for its answer.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float,
+        key: SecretKey | None = None,
+        dial_with: Dial | None = None,
+        most_bytes: int = MOST_UNSENT_BYTES,
+    ) -> None:
         self.url = url
+        self.tally = Tally()
+        self.used_s = asyncio.get_running_loop().time()
+        self.failing = False
+        self.backoff = BackOff()
+        self.offers = Offers(url, self.tally, self._say, timeout_s=timeout_s, most_bytes=most_bytes)
+        self.offers.why_silent = lambda: self._broken
+        self.offers.on_silence = self._give_up_when_mute
+        self.questions = Questions(self.tally, self._say)
+        self._introduction = Introduction(url, key, self._say, self._introduced)
         self._timeout_s = timeout_s
+        self._dial = dial_with or own_dial()
         self._socket: ClientConnection | None = None
         self._wanted = asyncio.Event()
-        self._waiting: dict[str, _Waiting] = {}
-        self._publishing: dict[str, asyncio.Task[RelayAnswer]] = {}
-        self._asked: dict[str, _Asked] = {}
-        self._taken: OrderedDict[str, None] = OrderedDict()
-        self._health = RelayHealth(url=url, connected=False)
+        self._unsent: deque[str] = deque()
+        self._unsent_bytes = 0
+        self._to_send = asyncio.Event()
         self._runner: asyncio.Task[None] | None = None
         self._broken = ""
-        self._noise = 0
+        self._noise = 0.0
+        self._noise_s = 0.0
 
     @property
     def health(self) -> RelayHealth:
-        return self._health.model_copy(update={"connected": self._socket is not None})
+        return self.tally.health(self.url, connected=self._socket is not None)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.offers or self.questions)
 
     def start(self) -> None:
         self._runner = asyncio.create_task(self._run())
 
     async def aclose(self) -> None:
         """Let what is being published end within `CLOSE_S` seconds; leave the rest."""
-        for subscription in list(self._asked):
-            self._end(subscription, "refused", "we hung up")
-        if self._publishing:
-            await asyncio.wait(self._publishing.values(), timeout=CLOSE_S)
-        tasks: list[asyncio.Task[RelayAnswer] | asyncio.Task[None]] = [*self._publishing.values()]
-        tasks += [self._runner] if self._runner else []
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
+        self.questions.hang_up()
+        pending = self.offers.pending()
+        if pending:
+            await asyncio.wait(pending, timeout=CLOSE_S)
+        self.offers.hang_up()
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait([self._runner])
 
-    def publish(self, event: NostrEvent) -> asyncio.Task[RelayAnswer]:
-        """Hand over an event. The same event while it is under way is the same task."""
-        task = self._publishing.get(event.id)
-        if task is None:
-            task = asyncio.create_task(self._publish(event))
-            self._publishing[event.id] = task
-            task.add_done_callback(lambda _: self._publishing.pop(event.id, None))
-        return task
+    def offer(self, event_id: str, message: str) -> asyncio.Future[RelayAnswer]:
+        """Hand over an event. See `Offers`."""
+        self.used_s = asyncio.get_running_loop().time()
+        self.backoff.hurry()
+        return self.offers.offer(event_id, message)
 
     async def fetch(self, filters: Sequence[Filter], take: Take) -> RelayAnswer:
         """Ask for events; each is given to `take` until the relay has no more, or `take` is full."""
-        subscription = secrets.token_hex(8)
-        asked = _Asked(request_message(subscription, filters), take)
-        self._asked[subscription] = asked
+        question = Once(self.url, filters, take)
+        self.backoff.hurry()
+        self.questions.ask(question)
         try:
             async with asyncio.timeout(self._timeout_s):
-                await self._say(asked.message)
-                return await asked.ended
+                answer = await question.ended
+            self._broken, self.tally.failures = "", 0
+            return answer
         except TimeoutError:
             return self._unanswered()
         finally:
-            del self._asked[subscription]
-            if self._socket is not None:
-                await self._send(self._socket, close_message(subscription), within_s=CLOSE_S)
-
-    async def _publish(self, event: NostrEvent) -> RelayAnswer:
-        if event.id in self._taken:
-            return RelayAnswer(url=self.url, outcome="accepted", reason="taken before")
-        if len(self._waiting) >= MOST_WAITING:
-            return self._count("unanswered", f"{MOST_WAITING} events wait for this relay already")
-        waiting = self._waiting[event.id] = _Waiting(publish_message(event))
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await self._answered(event.id, waiting)
-        except TimeoutError:
-            return self._unanswered()
-        finally:
-            del self._waiting[event.id]
-
-    async def _answered(self, event_id: str, waiting: _Waiting) -> RelayAnswer:
-        await self._say(waiting.message)
-        while True:
-            said = await waiting.answer
-            if said.agreed or said.text.startswith("duplicate:"):
-                self._taken[event_id] = None
-                if len(self._taken) > MOST_REMEMBERED:
-                    self._taken.popitem(last=False)
-                return self._count("accepted", "")
-            if not said.text.startswith("rate-limited:"):
-                return self._count("refused", said.text or "refused without a reason")
-            self._note(said.text)
-            await asyncio.sleep(RATE_LIMIT_PAUSE_S * (1 + random.random()))
-            waiting.answer = asyncio.get_running_loop().create_future()
-            await self._say(waiting.message)
+            self.questions.drop(question)
 
     def _unanswered(self) -> RelayAnswer:
-        self._fail(f"nothing within {self._timeout_s:g} s: {self._broken or 'it did not answer'}")
-        if self._socket is not None and self._health.failures >= MUTE_AFTER:
+        reason = f"nothing within {self._timeout_s:g} s: {self._broken or 'it did not answer'}"
+        self.tally.unanswered += 1
+        self.tally.fail(reason)
+        self._give_up_when_mute()
+        return RelayAnswer(url=self.url, outcome="unanswered", reason=reason)
+
+    def _give_up_when_mute(self) -> None:
+        if self._socket is not None and self.tally.failures >= MUTE_AFTER:
             self._socket.transport.abort()
-        return self._count("unanswered", self._health.last_reason)
 
-    async def _say(self, message: str) -> None:
-        """Send it now, or when the line is up: `_run` then sends all that waits."""
+    def _say(self, message: str) -> bool:
+        """Send it soon, or when the line is up: `_converse` then sends all that waits. Whether it is up."""
         self._wanted.set()
-        if self._socket is not None:
-            await self._send(self._socket, message, within_s=self._timeout_s)
-
-    async def _send(self, socket: ClientConnection, message: str, *, within_s: float) -> None:
-        try:
-            async with asyncio.timeout(within_s):
-                await socket.send(message)
-        except (WebSocketException, OSError, TimeoutError) as error:
-            self._note(_reason(error))
+        if self._socket is None:
+            return False
+        self._unsent.append(message)
+        self._unsent_bytes += len(message)
+        self._to_send.set()
+        if self._unsent_bytes > MOST_UNSENT_BYTES:
+            self.tally.last_reason = f"it reads nothing while {MOST_UNSENT_BYTES >> 20} MiB wait for it"
+            self._socket.transport.abort()
+        return True
 
     async def _run(self) -> None:
-        pause_s = FIRST_PAUSE_S
+        loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()
-            answered = self._answers
+            answers, began_s, flooded = self.tally.answers, loop.time(), False
             try:
-                await self._listen()
+                await self._converse()
                 self._broken = "the relay closed the connection"
             except Exception as error:  # noqa: BLE001 - whatever a relay does to its line, the others go on
-                self._broken = _reason(error)
-            self._fail(self._broken)
+                self._broken = reason_of(error)
+                flooded = isinstance(error, Flood) or _was_too_big(error)
+            self.failing = True
+            self.tally.fail(self._broken)
             logger.debug("the line to %s broke: %s", self.url, self._broken)
-            if self._answers > answered:
-                pause_s = FIRST_PAUSE_S
-            if not self._waiting and not self._asked:
+            if flooded:
+                self.backoff.flooded()
+            elif self.tally.answers > answers or loop.time() - began_s > self.backoff.longest_s:
+                self.backoff.worked()
+            self.questions.broke()
+            if not self.busy:
                 self._wanted.clear()
-            await asyncio.sleep(pause_s * (0.5 + random.random()))
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            await self.backoff.rest(waited_for=bool(self.offers))
 
-    async def _listen(self) -> None:
+    async def _converse(self) -> None:
         """Connect, say all that waits, and hear until the line breaks."""
-        async with connect(
-            self.url,
-            open_timeout=self._timeout_s,
-            ping_interval=PING_EVERY_S,
-            ping_timeout=PING_EVERY_S,
-            close_timeout=CLOSE_S,
-            max_size=MAX_MESSAGE_BYTES,
-        ) as socket:
-            self._socket, self._noise = socket, 0
+        async with await self._dial(self.url, self._timeout_s) as socket:
+            self._introduction.reset()
+            self._noise, self._socket = 0.0, socket
+            # Questions first: what answers an event that goes out with them is heard.
+            self._unsent.extend((*self.questions.messages(), *self.offers.messages()))
+            self._unsent_bytes = sum(map(len, self._unsent))
+            writer = asyncio.create_task(self._write(socket))
             try:
-                for message in [one.message for one in (*self._waiting.values(), *self._asked.values())]:
-                    await self._send(socket, message, within_s=self._timeout_s)
-                async for raw in socket:
-                    self._hear(raw)
-                    await asyncio.sleep(0)  # A flood of messages must not keep the loop to itself.
+                await self._listen(socket)
             finally:
                 self._socket = None
+                self._unsent.clear()
+                self._unsent_bytes = 0
+                self._introduction.reset()
+                writer.cancel()
 
-    def _hear(self, raw: str | bytes) -> None:
+    async def _write(self, socket: ClientConnection) -> None:
+        try:
+            while True:
+                while self._unsent:
+                    message = self._unsent.popleft()
+                    self._unsent_bytes -= len(message)
+                    await socket.send(message)
+                self._to_send.clear()
+                await self._to_send.wait()
+        except (ConnectionClosed, OSError):
+            return  # `_listen` is told the same.
+
+    async def _listen(self, socket: ClientConnection) -> None:
+        messages, size_bytes = 0, 0
+        while True:
+            try:
+                raw = await socket.recv(decode=False)
+            except ConnectionClosedOK:
+                return
+            self._hear(raw)
+            messages += 1
+            size_bytes += len(raw)
+            if messages >= BREATH_MESSAGES or size_bytes > BREATH_BYTES:
+                messages, size_bytes = 0, 0
+                await asyncio.sleep(0)
+
+    def _hear(self, raw: bytes) -> None:
         message = parse_message(raw)
-        match message:
-            case None | RelayMessage(verb="OTHER"):
-                self._hear_noise("a message that is none of NIP-01's")
-            case RelayMessage(verb="EVENT"):
-                self._event(message, len(raw))
-            case RelayMessage(verb="OK"):
-                self._ok(message)
-            case RelayMessage(verb="EOSE"):
-                self._end(message.subject, "accepted", "")
-            case RelayMessage(verb="CLOSED"):
-                self._end(message.subject, "refused", message.text or "closed without a reason")
-            case RelayMessage(verb="NOTICE"):
-                self._hear_noise(f"notice: {message.text}", unfit=0)
-            case RelayMessage(verb="AUTH"):
-                self._hear_noise("it asks who we are (NIP-42), which is not answered yet", unfit=0)
+        if message is None:
+            self._hear_noise("a message that is none of NIP-01's")
+        elif message.verb == "EVENT":
+            self._hear_event(message, len(raw))
+        elif message.verb == "OK":
+            self._hear_ok(message)
+        elif message.verb in ("EOSE", "CLOSED"):
+            self._end_failing()
+            self.questions.hear_end(message, parks=self._introduction.ahead)
+        else:
+            self._hear_talk(message)
+
+    def _hear_event(self, message: RelayMessage, size_bytes: int) -> None:
+        took = self.questions.hear_event(message, size_bytes)
+        if took is None:
+            self._hear_noise("an event that nobody asked for")
+        elif took == "unfit":
+            self._add_noise("an event that is not true or not what was asked for")
+        elif took != "flood":
+            self._end_failing()
+
+    def _hear_ok(self, message: RelayMessage) -> None:
+        if not self._introduction.hear(message):
+            self._end_failing()
+            self.offers.hear(message, parks=self._introduction.ahead)
+
+    def _hear_talk(self, message: RelayMessage) -> None:
+        """What asks for no answer, or for a proof of who we are."""
+        if message.verb == "AUTH":
+            self._hear_noise("it asks who we are (NIP-42)", unfit=0)
+            if not self._introduction.possible:
+                self.tally.last_reason = "it asks who we are (NIP-42); give the relays a key to answer with"
+            self._introduction.challenged(message.text)
+        elif message.verb == "NOTICE":
+            self._hear_noise(f"notice: {message.text}", unfit=0)
+        else:
+            self._hear_noise("a message that is none of NIP-01's")
+
+    def _introduced(self, refusal: str) -> None:
+        if refusal:
+            self.tally.last_reason = refusal
+        self.offers.introduced(refusal)
+        self.questions.introduced(refusal)
+
+    def _end_failing(self) -> None:
+        self.failing = False
+        self._broken = ""
 
     def _hear_noise(self, what: str, *, unfit: int = 1) -> None:
-        self._note(what)
-        self._add(unfit=unfit)
-        self._noise += 1
+        self.tally.last_reason = what
+        self.tally.unfit += unfit
+        self._add_noise(what)
+
+    def _add_noise(self, what: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._noise = max(0.0, self._noise - FORGIVEN_PER_S * (now_s - self._noise_s)) + 1
+        self._noise_s = now_s
         if self._noise > MOST_NOISE:
-            raise ConnectionError(f"{MOST_NOISE} messages that nobody asked for; the last: {what}")
-
-    def _ok(self, message: RelayMessage) -> None:
-        waiting = self._waiting.get(message.subject)
-        # Some relays name no event when they refuse; that is clear only while one waits.
-        if waiting is None and not message.subject and not message.agreed and len(self._waiting) == 1:
-            waiting = next(iter(self._waiting.values()))
-        if waiting is not None and not waiting.answer.done():
-            waiting.answer.set_result(message)
-
-    def _event(self, message: RelayMessage, size_bytes: int) -> None:
-        asked = self._asked.get(message.subject)
-        if asked is None or asked.ended.done():
-            self._hear_noise("an event that nobody asked for")
-            return
-        took = asked.take(message.event)
-        asked.bytes += size_bytes
-        self._add(unfit=1) if took in ("unfit", "flood") else self._add(received=1)
-        if took == "full":
-            self._end(message.subject, "accepted", "as many as were asked for")
-        elif took == "flood":
-            self._end(message.subject, "refused", "too many events that were not true or not asked for")
-        elif asked.bytes > MOST_FETCHED_BYTES:
-            self._end(message.subject, "refused", f"it sent more than {MOST_FETCHED_BYTES >> 20} MiB")
-
-    def _end(self, subscription: str, outcome: Literal["accepted", "refused"], reason: str) -> None:
-        asked = self._asked.get(subscription)
-        if asked is not None and not asked.ended.done():
-            self._answered_well()
-            asked.ended.set_result(RelayAnswer(url=self.url, outcome=outcome, reason=reason))
-
-    @property
-    def _answers(self) -> int:
-        return self._health.accepted + self._health.refused + self._health.received
-
-    def _count(self, outcome: Literal["accepted", "refused", "unanswered"], reason: str) -> RelayAnswer:
-        self._add(**{outcome: 1})
-        if outcome != "unanswered":
-            self._answered_well()
-        if outcome != "accepted":
-            self._note(reason)
-        return RelayAnswer(url=self.url, outcome=outcome, reason=reason)
-
-    def _answered_well(self) -> None:
-        self._broken = ""
-        self._health = self._health.model_copy(update={"failures": 0})
-
-    def _add(self, **counts: int) -> None:
-        added = {name: getattr(self._health, name) + count for name, count in counts.items()}
-        self._health = self._health.model_copy(update=added)
-
-    def _fail(self, reason: str) -> None:
-        self._add(failures=1)
-        self._note(reason)
-
-    def _note(self, reason: str) -> None:
-        self._health = self._health.model_copy(update={"last_reason": reason})
+            raise Flood(f"{MOST_NOISE} messages that nobody asked for; the last: {what}")
 
 
-def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+def _was_too_big(error: Exception) -> bool:
+    return isinstance(error, ConnectionClosed) and error.sent is not None and error.sent.code == TOO_BIG

@@ -1,6 +1,6 @@
 """What a Nostr relay takes and gives, as data, and the port of those who speak with relays."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Annotated, Literal, Protocol
 
@@ -117,6 +117,7 @@ class RelayHealth(Contract):
         failures: Attempts to connect, or to be answered, that failed since the last that did not.
         last_reason: Of the last thing that went wrong.
         unfit: Messages that were no event, no true event, or not what was asked for.
+        latency_ms: From an event's being offered to its being taken, smoothed; `None` before the first.
     """
 
     url: str
@@ -128,13 +129,18 @@ class RelayHealth(Contract):
     unfit: int = 0
     failures: int = 0
     last_reason: str = ""
+    latency_ms: int | None = None
 
 
 class Relay(Protocol):
     """One or several Nostr relays, behind one door."""
 
-    async def publish(self, event: NostrEvent) -> Published:
+    async def publish(self, event: NostrEvent, *, also: Iterable[str] = ()) -> Published:
         """Hand an event to the relays. To publish it again does no harm.
+
+        Args:
+            event: What is published.
+            also: Relays that a stranger wants it on: best effort, within bounds, and no part of the quorum.
 
         Raises:
             RelayError: fewer relays took it than the quorum; it names each and says why.

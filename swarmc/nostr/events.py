@@ -4,8 +4,8 @@ Source: NIP-01 (serialization, ids), BIP-340 (signatures).
 """
 
 import hashlib
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeGuard
 
 import orjson
@@ -23,10 +23,11 @@ MAX_TAG_VALUES = 100
 MAX_CREATED_AT = 2**53 - 1
 MAX_KIND = 65_535
 
-Unfitness = Literal["no json", "no event", "too large", "wrong id", "wrong signature"]
+Unfitness = Literal["no json", "no event", "too large", "not wanted", "wrong id", "wrong signature"]
 
 _FIELDS = ("id", "pubkey", "created_at", "kind", "tags", "content", "sig")
-_HEX_LENGTHS = {"id": 64, "pubkey": 64, "sig": 128}
+_HEX_64 = re.compile(r"[0-9a-f]{64}").fullmatch
+_HEX_128 = re.compile(r"[0-9a-f]{128}").fullmatch
 
 
 class Unfit(Contract):
@@ -103,32 +104,38 @@ def parse_event(text: str | bytes) -> NostrEvent | Unfit:
     return check_event(value)
 
 
-def check_event(value: object) -> NostrEvent | Unfit:
+def check_event(value: object, *, wanted: Callable[[NostrEvent], bool] | None = None) -> NostrEvent | Unfit:
     """The same for JSON that is read by now: any value at all. Fields beyond NIP-01's are left out.
 
     Bounded before anything is computed: see `MAX_EVENT_BYTES`, `MAX_TAGS`, `MAX_TAG_VALUES`.
+
+    Args:
+        value: What a stranger gave for an event.
+        wanted: Asked before the costly part of an event that is not yet known to be true.
     """
     if not isinstance(value, dict) or not _well_formed(value):
         return Unfit(reason="no event")
     if not _small(value["tags"], value["content"]):
         return Unfit(reason="too large")
-    tags = tuple(tuple(tag) for tag in value["tags"])
-    event = NostrEvent(**{**{name: value[name] for name in _FIELDS}, "tags": tags})
+    # Not validated again: `_well_formed` checked every field, more strictly than the contract does.
+    fields = {name: value[name] for name in _FIELDS}
+    event = NostrEvent.model_construct(**{**fields, "tags": tuple(map(tuple, value["tags"]))})
+    if wanted is not None and not wanted(event):
+        return Unfit(reason="not wanted")
     fault = _fault(event)
     return event if fault is None else Unfit(reason=fault)
 
 
 def event_json(event: NostrEvent) -> str:
     """The event as relays take it, compact, fields in NIP-01's order."""
-    fields = {name: getattr(event, name) for name in _FIELDS}
-    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    fields = vars(event)
+    return orjson.dumps({name: fields[name] for name in _FIELDS}).decode()
 
 
 def _serialized(pubkey: str, created_at: int, kind: int, tags: Tags, content: str) -> bytes:
-    text = json.dumps([0, pubkey, created_at, kind, tags, content], ensure_ascii=False, separators=(",", ":"))
     try:
-        return text.encode()
-    except UnicodeEncodeError:
+        return orjson.dumps([0, pubkey, created_at, kind, tags, content])
+    except TypeError:  # As orjson says it of half characters.
         raise ValueError("an event's text holds half a character (a lone surrogate)") from None
 
 
@@ -153,26 +160,30 @@ def _fault(event: NostrEvent) -> Unfitness | None:
 
 
 def _well_formed(value: dict[object, object]) -> TypeGuard[dict[str, str]]:
-    # Exact types: a JSON true is an int to Python, and would be hashed as another number than was signed.
-    if not all(_is_hex(value.get(name), length) for name, length in _HEX_LENGTHS.items()):
+    if not (_is_hex(value.get("id"), _HEX_64) and _is_hex(value.get("pubkey"), _HEX_64)):
         return False
+    # Exact types: a JSON true is an int to Python, and would be hashed as another number than was signed.
     created_at, kind, content = value.get("created_at"), value.get("kind"), value.get("content")
     if type(created_at) is not int or type(kind) is not int or not isinstance(content, str):
         return False
-    return 0 <= created_at <= MAX_CREATED_AT and 0 <= kind <= MAX_KIND and _are_tags(value.get("tags"))
+    fits = 0 <= created_at <= MAX_CREATED_AT and 0 <= kind <= MAX_KIND and _is_hex(value.get("sig"), _HEX_128)
+    return fits and _are_tags(value.get("tags"))
 
 
 def _are_tags(tags: object) -> bool:
     if not isinstance(tags, list) or len(tags) > MAX_TAGS:
         return False
-    return all(
-        isinstance(tag, list) and len(tag) <= MAX_TAG_VALUES and all(isinstance(text, str) for text in tag)
-        for tag in tags
-    )
+    for tag in tags:
+        if not isinstance(tag, list) or len(tag) > MAX_TAG_VALUES:
+            return False
+        for text in tag:
+            if not isinstance(text, str):
+                return False
+    return True
 
 
-def _is_hex(text: object, length: int) -> bool:
-    return isinstance(text, str) and len(text) == length and all(letter in "0123456789abcdef" for letter in text)
+def _is_hex(text: object, fits: Callable[[str], object]) -> bool:
+    return isinstance(text, str) and fits(text) is not None
 
 
 def _small(tags: object, content: str) -> bool:

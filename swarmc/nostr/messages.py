@@ -1,13 +1,11 @@
 """NIP-01's messages between a client and a relay, and which events a filter lets through."""
 
-import json
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import orjson
 from pydantic import JsonValue
 
-from swarmc.contracts.canonical import Contract
 from swarmc.contracts.relay import Filter, NostrEvent
 from swarmc.nostr.events import MAX_EVENT_BYTES, event_json
 
@@ -26,13 +24,14 @@ _PARTS: dict[str, tuple[Verb, int]] = {
 }
 
 
-class RelayMessage(Contract):
+class RelayMessage(NamedTuple):
     """What a relay said. Nothing in it is verified; an event in it goes through `check_event`.
 
     Attributes:
         subject: The subscription of an `EVENT`, `EOSE` or `CLOSED`; the event's id of an `OK`.
         agreed: Of an `OK`: whether the relay took the event.
-        text: Its reason or notice, on one line of at most `MAX_REASON` characters; of an `AUTH` the challenge.
+        text: Its reason or notice, on one line of at most `MAX_REASON` characters; of an `AUTH` the challenge as it
+            is, for nobody's log.
         event: Of an `EVENT`: what it gives for one.
     """
 
@@ -50,12 +49,12 @@ def publish_message(event: NostrEvent) -> str:
 
 def request_message(subscription: str, filters: Sequence[Filter]) -> str:
     """``["REQ", subscription, filter, ...]``."""
-    return json.dumps(["REQ", subscription, *map(_wire, filters)], ensure_ascii=False, separators=(",", ":"))
+    return orjson.dumps(["REQ", subscription, *map(_wire, filters)]).decode()
 
 
 def close_message(subscription: str) -> str:
     """``["CLOSE", subscription]``."""
-    return json.dumps(["CLOSE", subscription], separators=(",", ":"))
+    return orjson.dumps(["CLOSE", subscription]).decode()
 
 
 def parse_message(text: str | bytes) -> RelayMessage | None:
@@ -76,15 +75,13 @@ def parse_message(text: str | bytes) -> RelayMessage | None:
 
 def matches(event: NostrEvent, wanted: Filter) -> bool:
     """Whether `wanted` lets the event through; its `limit` counts for nothing here."""
-    return all(
-        (
-            not wanted.ids or event.id in wanted.ids,
-            not wanted.authors or event.pubkey in wanted.authors,
-            not wanted.kinds or event.kind in wanted.kinds,
-            wanted.since is None or event.created_at >= wanted.since,
-            wanted.until is None or event.created_at <= wanted.until,
-            all(not set(values).isdisjoint(event.values(name)) for name, values in wanted.tags.items()),
-        )
+    return (
+        (not wanted.kinds or event.kind in wanted.kinds)
+        and (not wanted.authors or event.pubkey in wanted.authors)
+        and (not wanted.ids or event.id in wanted.ids)
+        and (wanted.since is None or event.created_at >= wanted.since)
+        and (wanted.until is None or event.created_at <= wanted.until)
+        and all(not set(values).isdisjoint(event.values(name)) for name, values in wanted.tags.items())
     )
 
 
@@ -92,22 +89,25 @@ def _message(verb: Verb, parts: list[JsonValue]) -> RelayMessage | None:
     second, third = str(parts[1]), parts[2] if len(parts) > 2 else ""
     match verb:
         case "EVENT":
-            return RelayMessage.model_construct(verb=verb, subject=second[:MAX_SUBSCRIPTION], event=third)
+            return RelayMessage(verb, second[:MAX_SUBSCRIPTION], event=third)
         case "OK" if isinstance(third, bool):
-            return RelayMessage(
-                verb=verb, subject=second[:MAX_SUBSCRIPTION], agreed=third, text=_line(parts[3] if parts[3:] else "")
-            )
+            return RelayMessage(verb, second[:MAX_SUBSCRIPTION], third, _line(parts[3] if parts[3:] else ""))
         case "OK":
             return None
-        case "NOTICE" | "AUTH":
-            return RelayMessage(verb=verb, text=_line(second))
+        case "NOTICE":
+            return RelayMessage(verb, text=_line(second))
+        case "AUTH":
+            # It is signed as it came, or not at all.
+            return RelayMessage(verb, text=second) if len(second) <= MAX_REASON else None
         case _:
-            return RelayMessage(verb=verb, subject=second[:MAX_SUBSCRIPTION], text=_line(third))
+            return RelayMessage(verb, second[:MAX_SUBSCRIPTION], text=_line(third))
 
 
 def _line(value: JsonValue) -> str:
     # A stranger's text ends in our log: no line breaks, no terminal commands.
     text = value if isinstance(value, str) else ""
+    if text.isprintable() and len(text) <= MAX_REASON:
+        return text.strip()
     return "".join(letter if letter.isprintable() else " " for letter in text[:MAX_REASON]).strip()
 
 

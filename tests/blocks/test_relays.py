@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from websockets.asyncio.server import ServerConnection
 
 from blocks.relays import RelayError, RelayPool, Relays
+from blocks.relays.backoff import BackOff
 from swarmc.contracts.relay import Filter, NostrEvent, UnsignedNote
 from swarmc.nostr.events import sign_note
 from swarmc.nostr.keys import SecretKey
@@ -138,6 +139,37 @@ async def test_a_relay_that_comes_up_late_gets_what_waited_for_it() -> None:
             await asyncio.sleep(0.3)
             relay.silent = False
             assert (await waiting).accepted == (relay.url,)
+
+
+async def test_who_waits_does_not_sit_out_a_long_pause_except_after_a_flood() -> None:
+    began = time.monotonic()
+    backoff = BackOff(first_s=60, hurried_s=0.05, flood_s=0.5)
+    resting = asyncio.create_task(backoff.rest(waited_for=False))
+    await asyncio.sleep(0.1)
+    assert not resting.done()
+    backoff.hurry()
+    await resting
+    await backoff.rest(waited_for=True)
+    assert time.monotonic() - began < 5
+    flooded = BackOff(first_s=0.01, hurried_s=0.01, flood_s=0.5)
+    flooded.flooded()
+    flooded.hurry()
+    began = time.monotonic()
+    await flooded.rest(waited_for=True)
+    assert time.monotonic() - began > 0.2
+
+
+async def test_pauses_grow_to_a_bound_and_start_again_after_a_success() -> None:
+    backoff = BackOff(first_s=0.01, longest_s=0.08)
+    for _ in range(6):
+        await backoff.rest(waited_for=False)
+    began = time.monotonic()
+    await backoff.rest(waited_for=False)
+    assert 0.03 < time.monotonic() - began < 0.5
+    backoff.worked()
+    began = time.monotonic()
+    await backoff.rest(waited_for=False)
+    assert time.monotonic() - began < 0.03
 
 
 async def test_events_that_are_rewritten_forged_or_not_asked_for_are_left_out() -> None:

@@ -182,3 +182,15 @@ def test_signatures_repeat_only_when_their_randomness_is_given() -> None:
 def test_an_event_made_by_hand_does_not_verify() -> None:
     event = sign_note(ANCESTOR, ONE)
     assert not verify(NostrEvent(**{**event.model_dump(), "content": "rewritten"}))
+
+
+@given(note=notes)
+def test_the_bytes_of_an_id_are_those_that_plain_json_writes(note: UnsignedNote) -> None:
+    value = [0, ONE.pubkey, note.created_at, note.kind, note.tags, note.content]
+    assert serialized(ONE.pubkey, note) == json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def test_an_event_that_nobody_wants_is_told_apart_before_its_signature_is_looked_at() -> None:
+    forged = {**written(), "sig": "0" * 128}
+    assert check_event(forged, wanted=lambda event: event.kind != 1) == Unfit(reason="not wanted")
+    assert check_event(forged, wanted=lambda event: event.kind == 1) == Unfit(reason="wrong signature")
