@@ -54,8 +54,9 @@ class Metered(Around):
             return answer.completion
         try:
             completion = await self._venue.complete(request)
-        except VenueError as error:
-            await self._purse.ledger.release(answer.reservation_id, lost=error.paid_unknown)
+        except SwarmcError as error:
+            lost = isinstance(error, VenueError) and error.paid_unknown
+            await self._purse.ledger.release(answer.reservation_id, lost=lost)
             self._tell_failure(request, scope, error)
             raise
         except asyncio.CancelledError:
@@ -87,7 +88,7 @@ class Metered(Around):
             )
         return answer
 
-    def _tell_failure(self, request: CompletionRequest, scope: Scope, error: VenueError) -> None:
+    def _tell_failure(self, request: CompletionRequest, scope: Scope, error: SwarmcError) -> None:
         self._purse.emit(
             CallFailed(
                 run_id=self._purse.run_id,
