@@ -11,6 +11,7 @@ from blocks.venues.block import VenueBlock
 from blocks.venues.llamacpp import LlamaCpp
 from blocks.venues.ollama import Ollama
 from blocks.venues.openai_compatible import OpenAICompatible
+from blocks.venues.pylon import Pylon, is_pylon, settings_of
 from swarmc.contracts.errors import VenueError, boundary
 from swarmc.contracts.spec import LaneSpec
 
@@ -21,8 +22,8 @@ async def find_venue(spec: LaneSpec, environ: Mapping[str, str] | None = None) -
     """Its configuration, not yet opened, and a sentence for people that says what it is and why.
 
     Args:
-        spec: `venue` is `auto`, `practice`, `http(s)://...`, a `.gguf` file, `slug/name` of a saved block,
-            `ollama/NAME`, or a litellm model; `model` chooses among a server's models.
+        spec: `venue` is `auto`, `practice`, `pylon:...` (see `pylon.py`), `http(s)://...`, a `.gguf` file,
+            `slug/name` of a saved block, `ollama/NAME`, or a litellm model; `model` chooses among a server's models.
         environ: The environment; this process's own when not given.
 
     Raises:
@@ -38,6 +39,8 @@ async def find_venue(spec: LaneSpec, environ: Mapping[str, str] | None = None) -
             return choice.block, choice.sentence
         if reference == "practice":
             return LlamaCpp(timeout_s=spec.timeout_s), "the practice model in an embedded llama.cpp"
+        if is_pylon(reference):
+            return _pylon(reference, spec)
         if saved is not None:
             return await _saved(saved, name, spec), f"the saved block {reference}"
         if reference.startswith(("http://", "https://")):
@@ -58,6 +61,18 @@ async def _saved(kind: type[VenueBlock], name: str, spec: LaneSpec) -> VenueBloc
     return block.model_copy(update=said) if said else block
 
 
+def _pylon(reference: str, spec: LaneSpec) -> tuple[VenueBlock, str]:
+    said = settings_of(reference)
+    if spec.model is not None:
+        if "model" in said:
+            raise VenueError(f"the lane names two models, in {reference!r} and {spec.model!r}; leave `model` out")
+        said["model"] = spec.model
+    block = Pylon(timeout_s=spec.timeout_s, **said)
+    here = "what the machine has" if block.backend == "auto" else block.backend
+    where = {"local": f"{here}, free", "swarm": "bought on the market", "hybrid": f"{here}, or bought where that fails"}
+    return block, f"Pylon: {block.model or 'a model'} from {where[block.venue]}"
+
+
 async def _at_address(base_url: str, spec: LaneSpec) -> tuple[VenueBlock, str]:
     """A server that speaks OpenAI's chat API; its only model, when none is named."""
     model = spec.model
@@ -76,7 +91,8 @@ def _of_model(reference: str, spec: LaneSpec, environ: Mapping[str, str]) -> tup
     if not named and spec.model is None:
         raise VenueError(
             f"{reference!r} names no venue; give auto, practice, a litellm model such as openai/gpt-4o-mini, "
-            "ollama/NAME, an address such as http://127.0.0.1:8080/v1, a .gguf file, or a saved block as slug/name"
+            "ollama/NAME, pylon:local, an address such as http://127.0.0.1:8080/v1, a .gguf file, or a saved block "
+            "as slug/name"
         )
     if named and spec.model is not None and not reference.endswith(".gguf"):
         raise VenueError(f"the lane names two models, {reference!r} and {spec.model!r}; leave `model` out")

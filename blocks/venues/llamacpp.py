@@ -40,8 +40,6 @@ START_LIMIT_S = 300.0
 END_LIMIT_S = 5.0
 LARGE_BYTES = 1_000_000_000
 MAX_LOG_BYTES = 65_536
-SEED_DIGITS = 7
-"""Hex digits of a request's hash that become its seed: 28 bits, which every version of llama.cpp takes."""
 
 
 class Plan(BaseModel):
@@ -120,10 +118,7 @@ class LlamaCppVenue:
         """
         if self._process is None:
             raise VenueError(f"the model {self.model!r} was asked outside its `async with`; keep it open")
-        if request.sampling.seed is None:
-            seed = int(request.request_id.removeprefix("sha256:")[:SEED_DIGITS], 16)
-            sampling = request.sampling.model_copy(update={"seed": seed})
-            request = request.model_copy(update={"sampling": sampling})
+        request = request.seeded()
         place = await self._places.get()
         try:
             return await place.complete(request)

@@ -13,6 +13,9 @@ Lane = Literal["swarm", "validation", "premium", "propose", "teacher", "judge"]
 Stage = Literal["load", "bootstrap", "propose", "search", "validate", "verify", "promote", "record", "serve", "other"]
 """The part of a compile that made a call."""
 
+SEED_DIGITS = 7
+"""Hex digits of a request's id that make its seed: 28 bits, which every server takes."""
+
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "other"]
 
@@ -82,6 +85,13 @@ class CompletionRequest(Contract):
     def request_id(self) -> str:
         """`sha256:` of `body`."""
         return content_id(self.body)
+
+    def seeded(self) -> "CompletionRequest":
+        """The same with a seed, made of its id where it has none: wherever a model runs, it then says the same."""
+        if self.sampling.seed is not None:
+            return self
+        seed = int(self.request_id.removeprefix("sha256:")[:SEED_DIGITS], 16)
+        return self.model_copy(update={"sampling": self.sampling.model_copy(update={"seed": seed})})
 
 
 class Usage(Contract):

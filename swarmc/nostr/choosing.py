@@ -74,7 +74,12 @@ class Track:
         return replace(self, latency_s=mean, failures=0, avoided_until_s=0.0)
 
     def failed(self, now_s: float, pause_s: float) -> "Track":
-        """After a failure: left alone for `pause_s`, twice as long for each one more in a row, an hour at most."""
+        """After a failure: left alone for `pause_s`, twice as long for each one more in a row, an hour at most.
+
+        Jobs that fail together are one failure.
+        """
+        if now_s < self.avoided_until_s:
+            return self
         failures = self.failures + 1
         return replace(self, failures=failures, avoided_until_s=now_s + min(3600.0, pause_s * 2 ** (failures - 1)))
 

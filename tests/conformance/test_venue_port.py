@@ -14,7 +14,7 @@ import pytest
 from pydantic import SecretStr
 
 from benchmarks.counting_server import launch
-from blocks.venues import VENUES, LiteLLM, LlamaCpp, Ollama, OpenAICompatible, VenueBlock
+from blocks.venues import VENUES, AppleFm, LiteLLM, LlamaCpp, Ollama, OpenAICompatible, Pylon, VenueBlock
 from blocks.venues.auto import choose
 from swarmc.compiler.lanes import Limited, Retried
 from swarmc.contracts.completions import CompletionRequest, Message, Sampling
@@ -28,7 +28,7 @@ PRICES: dict[str, Any] = {"input_msats_per_1k_tokens": 700, "output_msats_per_1k
 NOTHING = {"OLLAMA_HOST": "127.0.0.1:1", "LLAMACPP_BASE_URL": "http://127.0.0.1:1"}
 FAKES = ("answering", "limited and retried")
 PRICED = ("litellm", "openai", "answering", "limited and retried")
-OVER_HTTP = ("litellm", "openai", "ollama")
+OVER_HTTP = ("litellm", "openai", "ollama", "apple-fm")
 
 
 def module(path: Path) -> ModuleType:
@@ -63,6 +63,10 @@ async def block_of(name: str, base_url: str, ollama_url: str) -> VenueBlock:
             return Ollama(model="tiny:latest", base_url=ollama_url, timeout_s=20)
         case "llamacpp":
             return LlamaCpp(parallel=2)
+        case "apple-fm":
+            return AppleFm(model="counting", base_url=base_url, timeout_s=20)
+        case "pylon":
+            return Pylon(backend="llamacpp", base_url=base_url, timeout_s=20)
         case _:
             return (await choose(NOTHING)).block
 
