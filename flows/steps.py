@@ -22,6 +22,7 @@ from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.events import Emit, Note
+from swarmc.contracts.metrics import MetricSpec
 from swarmc.contracts.ports import Ledger, Store
 from swarmc.contracts.spec import CompileSpec
 from tasks.bootstrap import bootstrap
@@ -172,7 +173,8 @@ def prices_of(spec: CompileSpec, loaded: Loaded, lanes: Mapping[Lane, Quoted]) -
     """What a completion costs in each lane, asked before anything is bought."""
     train = [loaded.splits.examples[key] for key in loaded.splits.ids("train")]
     demos = spec.search.max_bootstrapped_demos + spec.search.max_labeled_demos
-    return quotes(loaded.program, adapter_of(spec), train, demos, lanes)
+    judges = spec.metric.judges if isinstance(spec.metric, MetricSpec) else ()
+    return quotes(loaded.program, adapter_of(spec), train, demos, lanes, judges)
 
 
 def adapter_of(spec: CompileSpec) -> dspy.Adapter:
@@ -184,4 +186,4 @@ def sizes_of(loaded: Loaded | Bench) -> Sizes:
     """Of the splits and the program."""
     program = loaded.program if isinstance(loaded, Loaded) else loaded.evaluator.program
     counts = {name: ref.count for name, ref in loaded.splits.refs.items()}
-    return Sizes(predictors=len(program.predictors), **counts)
+    return Sizes(predictors=len(program.predictors), most_calls=program.most_calls, **counts)

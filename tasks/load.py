@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from swarmc.compiler.datasets import Splits, load_examples, split_examples
-from swarmc.compiler.metrics import Metric, load_metric
+from swarmc.compiler.metrics import Scorer, load_metric
 from swarmc.compiler.programs import Program, load_program
 from swarmc.compiler.reports import load_report
 from swarmc.contracts.events import Emit
@@ -16,7 +16,7 @@ class Loaded:
     """Live objects: a program, a metric and the examples."""
 
     program: Program
-    metric: Metric
+    metric: Scorer
     splits: Splits
 
 

@@ -119,5 +119,10 @@ def _manifest(bench: Bench, searched: SearchResult, validation: Validation, acco
         spec_id=bench.job.spec_id,
         verdict=verdict,
         datasets=tuple(bench.splits.refs.values()),
-        details={"metric": bench.job.metric, "seed": bench.job.seed, "calls": total.calls, "search": searched.ended},
+        details={
+            "metric": bench.job.metric_name,
+            "seed": bench.job.seed,
+            "calls": total.calls,
+            "search": searched.ended,
+        },
     )

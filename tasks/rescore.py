@@ -31,8 +31,11 @@ def can_run(spec: CompileSpec) -> str:
     """Why program or metric of a stranger's spec would run somebody's code; empty when they are ours."""
     if not PLAIN_SIGNATURE.fullmatch(spec.program):
         return f"the program {spec.program!r} is code, which a check does not run; see `swarmc replay`"
-    if spec.metric not in BUILT_IN:
-        return f"the metric {spec.metric!r} is code, which a check does not run; see `swarmc replay`"
+    names = (spec.metric,) if isinstance(spec.metric, str) else spec.metric.functions
+    if code := [name for name in names if name not in BUILT_IN]:
+        return f"the metric {code[0]!r} is code, which a check does not run; see `swarmc replay`"
+    if not isinstance(spec.metric, str) and spec.metric.commands:
+        return "the metric runs commands, which a check does not do; see `swarmc replay`"
     return ""
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from swarmc.compiler.portal import Portal
 from swarmc.compiler.quoting import Quoted
 from swarmc.contracts.bundle import BEFORE_ALL, line_hash
 from swarmc.contracts.canonical import canonical_bytes
-from swarmc.contracts.completions import CompletionRequest
+from swarmc.contracts.completions import CompletionRequest, Lane
 from swarmc.contracts.ports import Ledger, RunLease, Store
 from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.withholding import Guard
@@ -34,7 +35,10 @@ Line = dict[str, Any]
 
 
 def answer(request: CompletionRequest) -> dict[str, str]:
-    """Right three times in four when the instruction says what to do, else once in three."""
+    """Right three times in four when the instruction says what to do, else once in three. A judge is always right."""
+    if request.lane == "judge":
+        expected, said = re.findall(r"^answer: (\w+)$", request.messages[-1].content, re.MULTILINE)
+        return {"reason": f"{said} for {expected}", "score": str(float(said == expected))}
     asked = request.messages[-1].content
     right = asked.partition("label=")[2].split()[0]
     luck = hashlib.sha256(request.body).digest()[0]
@@ -73,18 +77,18 @@ async def small_bundle(directory: Path, spec: CompileSpec, packaging: Packaging,
 
 
 async def _compiled(spec: CompileSpec, ledger: Ledger, lease: RunLease, store: Store) -> None:
-    loaded, lane = read_inputs(spec), _lane(spec, ledger, lease)
-    prices = prices_of(spec, loaded, {"swarm": lane.quoted})
-    with open_bench(spec, loaded, {"swarm": lane}, lambda _: None, lease.run_id) as bench:
+    loaded, lanes = read_inputs(spec), {lane: _lane(spec, ledger, lease, lane) for lane in spec.lanes}
+    prices = prices_of(spec, loaded, {name: lane.quoted for name, lane in lanes.items()})
+    with open_bench(spec, loaded, lanes, lambda _: None, lease.run_id) as bench:
         steps = Steps(bench, prices, ledger, store, plainly=True)
         await steps.keep(await steps.find())
 
 
-def _lane(spec: CompileSpec, ledger: Ledger, lease: RunLease) -> OpenLane:
-    venue, sampling = AnsweringVenue(answer, price_msats=3), sampling_of(spec.lanes["swarm"])
-    purse = Purse(ledger, lease.run_id, lease.epoch, "swarm", lambda _: None)
-    metered = metered_lane(venue, spec.lanes["swarm"], purse)
-    return OpenLane(lane_lm(metered, "swarm", Portal(), sampling), Quoted(venue, sampling))
+def _lane(spec: CompileSpec, ledger: Ledger, lease: RunLease, lane: Lane) -> OpenLane:
+    venue, sampling = AnsweringVenue(answer, price_msats=3), sampling_of(spec.lanes[lane])
+    purse = Purse(ledger, lease.run_id, lease.epoch, lane, lambda _: None)
+    metered = metered_lane(venue, spec.lanes[lane], purse)
+    return OpenLane(lane_lm(metered, lane, Portal(), sampling), Quoted(venue, sampling))
 
 
 @pytest.fixture(scope="session")

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
-from dspy.utils.exceptions import LMError
 
+from swarmc.compiler.awaiting import gather_or_cancel
+from swarmc.compiler.faults import broken_by
 from swarmc.compiler.intervals import mean_score
-from swarmc.compiler.metrics import Metric
+from swarmc.compiler.judges import Judge
+from swarmc.compiler.metrics import Scorer
 from swarmc.compiler.programs import Program, to_demo
 from swarmc.compiler.scope import SETTING, Scope, scoped
 from swarmc.compiler.telling import MAX_FAILURE_CHARS, Teller, reason
 from swarmc.contracts.candidates import Attempt, Candidate, Demo, Demonstration, Evaluation, Outcome
 from swarmc.contracts.completions import Lane
-from swarmc.contracts.errors import MetricError, VenueError, first_swarmc_error
+from swarmc.contracts.errors import SwarmcError
 
 DRESSED_KEPT = 64
 
@@ -42,7 +44,7 @@ class Evaluator:
 
     Args:
         program: The program.
-        metric: Scores a prediction.
+        metric: Scores a prediction; a judge in it is asked in the lane `judge`.
         examples: Every example by its id.
         lms: A model by lane; lanes that are missing use `swarm`.
         adapter: How DSPy writes prompts.
@@ -52,7 +54,7 @@ class Evaluator:
     def __init__(
         self,
         program: Program,
-        metric: Metric,
+        metric: Scorer,
         examples: Mapping[str, dspy.Example],
         lms: Mapping[Lane, dspy.LM],
         adapter: dspy.Adapter,
@@ -60,6 +62,7 @@ class Evaluator:
     ) -> None:
         self.program = program
         self._metric = metric
+        self._judging = Judge(self.lm)
         self._examples = examples
         self._lms = lms
         self._adapter = adapter
@@ -181,7 +184,7 @@ class Evaluator:
             raise scope.failures[0]
         if failure is not None:
             return Run(Outcome(example_id=key, score_ppm=0, failure=failure, cost=scope.cost()))
-        score_ppm, failure, feedback = self._judge(example, prediction)
+        score_ppm, failure, feedback = await self._judge(example, prediction)
         outcome = Outcome(example_id=key, score_ppm=score_ppm, failure=failure, cost=scope.cost())
         return Run(outcome, tuple(trace or ()), feedback, prediction)
 
@@ -192,11 +195,11 @@ class Evaluator:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, lambda: context.run(module, **inputs))
 
-    def _judge(self, example: dspy.Example, prediction: Any) -> tuple[int, str | None, str]:
+    async def _judge(self, example: dspy.Example, prediction: Any) -> tuple[int, str | None, str]:
         """What the metric says: the score, why there is none, the feedback."""
         try:
-            score_ppm, feedback = self._metric.judge(example, prediction)
-        except MetricError:
+            score_ppm, feedback = await self._metric.assess(example, prediction, self._judging)
+        except SwarmcError:
             raise
         except Exception as error:  # noqa: BLE001 - a user's metric may raise anything
             return 0, _reason("the metric", error), ""
@@ -217,26 +220,10 @@ def _reason_of_failure(error: Exception, scope: Scope) -> str:
     """Why the run scores 0, when program or model are at fault; otherwise raises the infrastructure's own error."""
     if scope.failures:
         raise scope.failures[0]
-    known = first_swarmc_error(error)
-    at_fault = isinstance(known, VenueError) and known.fault != "venue"
-    if known is not None and not at_fault:
-        raise known
-    if known is None and isinstance(error, LMError):
-        raise VenueError(f"the model call failed outside the meter: {error}") from error
+    if (broken := broken_by(error)) is not None:
+        raise broken
     return _reason("the program", error)
 
 
 def _reason(who: str, error: Exception) -> str:
     return f"{who} raised {reason(error)}"[:MAX_FAILURE_CHARS]
-
-
-async def gather_or_cancel(awaitables: Any) -> list[Any]:
-    """`asyncio.gather`, but the first error cancels the others and is raised bare once they have stopped."""
-    tasks = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    try:
-        return await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

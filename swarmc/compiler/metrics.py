@@ -3,13 +3,17 @@
 import inspect
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from typing import Any, Protocol, overload
 
 import dspy
 
+from swarmc.compiler.composite import Composite
+from swarmc.compiler.judges import Judge
 from swarmc.compiler.references import resolve
+from swarmc.compiler.truths import Runner
 from swarmc.contracts.canonical import ppm
 from swarmc.contracts.errors import MetricError
+from swarmc.contracts.metrics import MetricSpec
 
 MetricFunction = Callable[..., Any]
 
@@ -18,6 +22,20 @@ UNUSED = ("trace", "pred_name", "pred_trace")
 """What DSPy's optimizers may hand to a metric beside example and prediction; here each of them is `None`."""
 
 MAX_SHOWN_CHARS = 200
+
+
+class Scorer(Protocol):
+    """What an evaluation asks: a function under its name, or several parts that are weighed."""
+
+    name: str
+
+    async def assess(self, example: dspy.Example, prediction: Any, judge: Judge) -> tuple[int, str]:
+        """The score in parts per million, and the feedback that came with it."""
+        ...
+
+    def rehearse(self, example: dspy.Example) -> None:
+        """Find what is broken before anything is bought; raises `MetricError`."""
+        ...
 
 
 class Metric:
@@ -56,6 +74,10 @@ class Metric:
             raise MetricError(f"the metric {self.name!r} is async, and scores are not awaited; make it a plain `def`")
         return self._checked(_part(value, "score", value)), _words(_part(value, "feedback", None))
 
+    async def assess(self, example: dspy.Example, prediction: Any, judge: Judge) -> tuple[int, str]:  # noqa: ARG002
+        """As `judge`; a plain function asks no model."""
+        return self.judge(example, prediction)
+
     def rehearse(self, example: dspy.Example) -> None:
         """Score an example's own gold answer, so that a broken metric is found before anything is bought.
 
@@ -87,17 +109,32 @@ class Metric:
         return ppm(number)
 
 
-def load_metric(reference: str, outputs: Collection[str] = ()) -> Metric:
-    """`exact_match`, `contains`, or a user's function by `module:function` or `file.py:function`.
+@overload
+def load_metric(reference: str, outputs: Collection[str] = (), runner: Runner | None = None) -> Metric: ...
+
+
+@overload
+def load_metric(
+    reference: str | MetricSpec, outputs: Collection[str] = (), runner: Runner | None = None
+) -> Metric | Composite: ...
+
+
+def load_metric(
+    reference: str | MetricSpec, outputs: Collection[str] = (), runner: Runner | None = None
+) -> Metric | Composite:
+    """`exact_match`, `contains`, a user's function by `module:function` or `file.py:function`, or parts to weigh.
 
     Args:
-        reference: Its name.
+        reference: Its name, or its parts.
         outputs: The program's output fields: of a dataset's other columns (an id, a comment) the built-in
             metrics then take no notice. Empty: every column that is no input is a label.
+        runner: Runs commands on answers in a sandbox, for a metric that has such a part.
 
     Raises:
-        MetricError: it cannot be found, or is no function.
+        MetricError: it cannot be found, or is no function, or a part of it cannot work.
     """
+    if isinstance(reference, MetricSpec):
+        return Composite(reference, outputs, lambda name: load_metric(name, outputs), runner)
     if reference in BUILT_IN:
         return Metric(reference, _on_outputs(BUILT_IN[reference], frozenset(outputs)))
     if ":" not in reference:

@@ -8,6 +8,8 @@ first, what is left goes to the search, and the pools are no larger than the sea
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from swarmc.compiler.demands import bootstrap_calls
+from swarmc.compiler.presets import PRESETS, Preset, preset_of
 from swarmc.compiler.rooms import Room, rooms
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.money import Account, Budget, BudgetPolicy, Tally
@@ -29,31 +31,17 @@ MADE_BY: dict[Stage, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many examples each split has, and how many predictors the program."""
+    """How many examples each split has, and how many predictors the program.
+
+    `most_calls` is how often these may be called in one run, where that is known to be more than once each.
+    """
 
     train: int
     search: int
     validation: int
     test: int
     predictors: int
-
-
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """How much to try, for a program with one predictor; every further one adds half as many runs."""
-
-    runs: int
-    instructions: int
-    demo_sets: int
-    finalists: int
-    reflections: int
-
-
-PRESETS = {
-    "light": Preset(runs=360, instructions=12, demo_sets=12, finalists=3, reflections=0),
-    "medium": Preset(runs=900, instructions=16, demo_sets=16, finalists=4, reflections=8),
-    "heavy": Preset(runs=2_700, instructions=24, demo_sets=24, finalists=5, reflections=16),
-}
+    most_calls: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,21 +143,6 @@ def sized(asked: SearchSpec, sizes: Sizes, *, writes: bool) -> PlannedSearch:
         if asked.sampler == "tpe":  # The best few are scored on all search examples besides.
             runs += min(asked.halving, asked.trials) * sizes.search
     return _planned(asked, sizes, preset, runs, writes=writes)
-
-
-def preset_of(runs: int) -> Preset:
-    """Pools that so many runs can tell apart: a preset's, or smaller ones below the smallest preset."""
-    fitting = [preset for preset in PRESETS.values() if preset.runs <= runs]
-    if fitting:
-        return fitting[-1]
-    light, few = PRESETS["light"], max(3, runs // 12)
-    return Preset(
-        runs=runs,
-        instructions=min(light.instructions, few),
-        demo_sets=min(light.demo_sets, few),
-        finalists=min(light.finalists, max(1, runs // 60)),
-        reflections=min(light.reflections, runs // 80),
-    )
 
 
 def _planned(asked: SearchSpec, sizes: Sizes, preset: Preset, runs: int, *, writes: bool) -> PlannedSearch:
@@ -304,12 +277,20 @@ def _lines(job: CompileSpec, known: Known, search: PlannedSearch) -> Iterator[_L
     def written(stage: Stage, high: int) -> _Line:
         return _line(job, known, stage, "propose", (0, high, high))
 
+    def judged(stage: Stage, high: int) -> _Line:
+        # All of them are expected: a program that gets better passes more proxies, and gives answers not judged before.
+        most = high * job.judge_calls
+        return _line(job, known, stage, "judge", (0, most, most))
+
     found = [
         runs("bootstrap", "teacher", demand.bootstrap_runs, demand.bootstrap_runs),
+        judged("bootstrap", demand.bootstrap_runs),
         written("propose", demand.proposals if can_write(job) else 0),
         runs("search", "swarm", runs_low, search.runs),
+        judged("search", search.runs),
         written("search", demand.writings),
         runs("validate", "validation", at_least, together),
+        judged("validate", together),
     ]
     for line in found:
         if line.shown.stage not in known.done and line.shown.calls_high:
@@ -353,13 +334,13 @@ def calls_per_run(job: CompileSpec, known: Known) -> tuple[int, int, int]:
     Before anything ran, every predictor is expected to be called once.
     """
     sizes = known.sizes
+    most = max(sizes.most_calls, sizes.predictors)
     again = FALLBACK_CALLS if job.adapter.json_fallback and job.adapter.kind == "chat" else 1
-    tally = known.account.by_stage().get("bootstrap", Tally())
-    runs, seen = known.bootstrapped, tally.calls + tally.reused
+    runs, seen = known.bootstrapped, bootstrap_calls(known.account, judged=False)
     if "bootstrap" not in known.done or not runs or not seen:
-        return 1, sizes.predictors, sizes.predictors * again
+        return 1, sizes.predictors, most * again
     expected = max(-(-seen // runs), 1)
-    return max(1, min(seen // runs, sizes.predictors)), expected, max(expected, sizes.predictors) * again
+    return max(1, min(seen // runs, sizes.predictors)), expected, max(expected, most) * again
 
 
 def price_of(lane: Lane, known: Known) -> Price:

@@ -9,6 +9,7 @@ import dspy
 import pydantic
 
 from swarmc.compiler.references import resolve
+from swarmc.compiler.refine import can_be_awaited, innermost, most_calls, take_fallbacks
 from swarmc.contracts.candidates import Candidate, Demo, PredictorInfo
 from swarmc.contracts.canonical import canonical_bytes, plain, unplain
 from swarmc.contracts.errors import ProgramError
@@ -25,7 +26,7 @@ class Program:
         reference: `module:attribute`, `file.py:attribute` or a signature string.
         module: The uncompiled module, without language models of its own.
         own_models: Names of predictors that had a model of their own, which was taken away: a call
-            outside the meter would be outside the budget.
+            outside the meter would be outside the budget. Fallback models of `Refine` likewise.
     """
 
     reference: str
@@ -35,7 +36,12 @@ class Program:
     @property
     def awaitable(self) -> bool:
         """Whether the module can be awaited, or must be run in a thread."""
-        return _is_awaitable(self.module)
+        return can_be_awaited(self.module)
+
+    @property
+    def most_calls(self) -> int:
+        """Predictor calls of one run at most, as far as can be known: every attempt of a `Refine` counted."""
+        return most_calls(self.module)
 
     @property
     def predictors(self) -> dict[str, PredictorInfo]:
@@ -80,10 +86,11 @@ class Program:
 
     def source(self) -> str:
         """The program's code for a proposer to read: its class, or its signatures when it is only those."""
-        if type(self.module).__module__.startswith("dspy."):
+        written = innermost(self.module)
+        if type(written).__module__.startswith("dspy."):
             return "\n".join(f"{name}: {predictor.signature}" for name, predictor in self.module.named_predictors())
         try:
-            return inspect.getsource(type(self.module))
+            return inspect.getsource(type(written))
         except (OSError, TypeError):
             return repr(self.module)
 
@@ -108,7 +115,7 @@ def load_program(reference: str) -> Program:
     own_models = tuple(name for name, predictor in predictors if predictor.lm is not None)
     for predictor in module.predictors():
         predictor.lm = None
-    return Program(reference=reference, module=module, own_models=own_models)
+    return Program(reference=reference, module=module, own_models=own_models + take_fallbacks(module))
 
 
 def to_example(demo: Demo) -> dspy.Example:
@@ -148,10 +155,6 @@ def _signature(predictor: dspy.Predict) -> Any:
 
 def _signatures(module: dspy.Module) -> dict[str, Any]:
     return {name: _signature(predictor) for name, predictor in module.named_predictors()}
-
-
-def _is_awaitable(module: dspy.Module) -> bool:
-    return callable(getattr(type(module), "aforward", None))
 
 
 def _signature_name(signature: Any) -> str:

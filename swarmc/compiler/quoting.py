@@ -6,10 +6,13 @@ from typing import Any
 
 import dspy
 
+from swarmc.compiler.answers import Answered
+from swarmc.compiler.judges import prompt
 from swarmc.compiler.planning import Price
 from swarmc.compiler.programs import Program
 from swarmc.compiler.proposing import MAX_SHOWN_CHARS
 from swarmc.contracts.completions import CompletionRequest, Lane, Message, Role, Sampling
+from swarmc.contracts.metrics import JudgePart
 from swarmc.contracts.ports import Venue
 
 SHOWN_PARTS = 3
@@ -25,7 +28,12 @@ class Quoted:
 
 
 def quotes(
-    program: Program, adapter: dspy.Adapter, examples: Sequence[dspy.Example], demos: int, lanes: Mapping[Lane, Quoted]
+    program: Program,
+    adapter: dspy.Adapter,
+    examples: Sequence[dspy.Example],
+    demos: int,
+    lanes: Mapping[Lane, Quoted],
+    judges: Sequence[JudgePart] = (),
 ) -> dict[Lane, Price]:
     """By lane, the least and the most that one completion of the compile costs, in msats.
 
@@ -43,14 +51,24 @@ def quotes(
             asked = [_message("user", "long text " * (SHOWN_PARTS * MAX_SHOWN_CHARS // 10))]
             found[lane] = _price(lane, quoted, [_message("user", "text")], asked)
             continue
+        if lane == "judge":
+            outputs = [name for info in program.predictors.values() for name in info.outputs]
+            asks = [(_judged(part, short, outputs), _judged(part, long, outputs)) for part in judges]
+            found[lane] = _from_to([_price(lane, quoted, least, most) for least, most in asks])
+            continue
         signatures = [predictor.signature for predictor in program.module.predictors()]
         prices = [
             _price(lane, quoted, _prompt(adapter, s, short, []), _prompt(adapter, s, long, [long] * demos))
             for s in signatures
         ]
-        high = max(price.high for price in prices)
-        found[lane] = Price(low=min(price.low for price in prices), expected=high, high=high)
+        found[lane] = _from_to(prices)
     return found
+
+
+def _from_to(prices: Sequence[Price]) -> Price:
+    """From the least to the most of several; the most is expected."""
+    high = max((price.high for price in prices), default=0)
+    return Price(low=min((price.low for price in prices), default=0), expected=high, high=high)
 
 
 def _price(lane: Lane, quoted: Quoted, least: Sequence[Message], most: Sequence[Message]) -> Price:
@@ -72,6 +90,13 @@ def _prompt(
     inputs = {name: example.get(name, spare) for name in signature.input_fields}
     shown = [{**inputs, **{name: demo.get(name, spare) for name in signature.output_fields}} for demo in demos]
     return [_message(m["role"], str(m["content"])) for m in adapter.format(signature, shown, inputs)]
+
+
+def _judged(part: JudgePart, example: dspy.Example, outputs: Sequence[str]) -> list[Message]:
+    """What a judge would be sent of an answer that is the example's own, or as long as its inputs."""
+    spare = " ".join(str(value) for value in example.inputs().values())
+    answer = dspy.Prediction(**{name: example.get(name, spare) for name in outputs})
+    return prompt(part, Answered(example, answer, outputs))
 
 
 def _message(role: Role, content: str) -> Message:

@@ -42,9 +42,10 @@ def load_report(spec: CompileSpec, splits: Splits, chosen_venues: Mapping[str, s
     """What will be compiled, on which examples, by which models."""
     examples = [[name, str(splits.refs[name].count), f"`{splits.refs[name].dataset_id[:19]}`"] for name in SPLITS]
     lanes = [[lane, sentence] for lane, sentence in chosen_venues.items()]
+    metric = spec.metric if isinstance(spec.metric, str) else spec.metric.title
     return page(
         f"# {spec.name}: what is compiled",
-        f"Program `{spec.program}`, metric `{spec.metric}`, optimizer {spec.optimizer}, seed {spec.seed}.",
+        f"Program `{spec.program}`, metric `{metric}`, optimizer {spec.optimizer}, seed {spec.seed}.",
         "## Examples",
         table(["split", "examples", "hash"], examples),
         f"{splits.duplicates} equal examples were dropped." if splits.duplicates else "",

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dspy
@@ -44,6 +44,7 @@ class Scope:
         call_id: The program run's, where it is told of.
         made: Where the run's values came from.
         teller: Who tells of the run's parts.
+        depth: How many attempts the calls are inside of.
     """
 
     stage: Stage = "other"
@@ -54,6 +55,7 @@ class Scope:
     call_id: str | None = None
     made: Made = field(default_factory=dict)
     teller: Any = None
+    depth: int = 0
 
     async def settled(self) -> None:
         """Wait for calls that the program began and left: what a run took must not depend on their timing."""
@@ -95,5 +97,23 @@ def scoped(stage: Stage | None = None, rollout_id: int = 0) -> Iterator[Scope]:
     token = _scope.set(scope)
     try:
         yield scope
+    finally:
+        _scope.reset(token)
+
+
+@contextmanager
+def resampled(rollout_id: int, **settings: Any) -> Iterator[Scope]:
+    """Calls made inside, in threads too, are the same program run's, and another sample of equal prompts.
+
+    Args:
+        rollout_id: The sample.
+        settings: Of DSPy's, what else is different inside.
+    """
+    outer = current_scope()
+    scope = replace(outer, rollout_id=rollout_id, depth=outer.depth + 1)
+    token = _scope.set(scope)
+    try:
+        with dspy.context(**settings, **{SETTING: scope}):
+            yield scope
     finally:
         _scope.reset(token)

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from swarmc.contracts.canonical import canonical_bytes, content_id, plain
 from swarmc.contracts.completions import Lane
 from swarmc.contracts.manifest import Compatibility, PrivacyMode
+from swarmc.contracts.metrics import MetricSpec
 from swarmc.contracts.money import BudgetPolicy
 
 
@@ -44,9 +45,9 @@ class LaneSpec(_Asked):
 
     venue: str = Field(
         default="auto",
-        description="`auto` (finds what is there), `practice` (embedded model), a litellm model such as "
-        "`openai/gpt-4o-mini`, an address such as `http://127.0.0.1:8080/v1`, a .gguf file, or a saved block "
-        "as `slug/name`",
+        description="`auto` (finds what is there), `practice` (embedded model), `pylon:local`, `pylon:swarm` or "
+        "`pylon:hybrid` (this machine, the market, or both), a litellm model such as `openai/gpt-4o-mini`, an "
+        "address such as `http://127.0.0.1:8080/v1`, a .gguf file, or a saved block as `slug/name`",
     )
     model: str | None = Field(default=None, description="Model name at the venue, where the venue has several")
     temperature: float | None = Field(default=None, ge=0, le=5, description="Empty: the model's default")
@@ -187,6 +188,17 @@ Instructions = Annotated[
 ]
 
 
+def _kind_of_metric(value: object) -> str:
+    return "weighed" if isinstance(value, dict | MetricSpec) else "named"
+
+
+AskedMetric = Annotated[
+    Annotated[str, Tag("named")] | Annotated[MetricSpec, Tag("weighed")],
+    Discriminator(_kind_of_metric),
+]
+"""A metric by its name, or the parts that are weighed. Told apart by their form, so that an error names the part."""
+
+
 class CompileSpec(_Asked):
     """One compile: a program, examples, a metric, models, a budget."""
 
@@ -197,16 +209,17 @@ class CompileSpec(_Asked):
         description="`package.module:attribute`, `path/to/file.py:attribute`, or a signature: `question -> answer`"
     )
     dataset: DatasetSpec
-    metric: str = Field(
+    metric: AskedMetric = Field(
         default="exact_match",
         description="`exact_match`, `contains`, `module:function` or `path/to/file.py:function`: "
-        "(example, prediction, trace=None) -> 0..1 or bool",
+        "(example, prediction, trace=None) -> 0..1 or bool; or an object with the `parts` that are weighed",
     )
     split: SplitSpec = SplitSpec()
     seed: int = Field(default=0, ge=0, description="All randomness of the compile comes from it")
     lanes: dict[Lane, LaneSpec] = Field(
         default={"swarm": LaneSpec()},
-        description="`swarm` is needed; `propose` and `teacher` default to it",
+        description="`swarm` is needed; `propose`, `teacher` and `validation` default to it; a metric with a judge "
+        "needs a lane `judge`",
     )
     optimizer: Literal["MIPROv2", "COPRO", "GEPA", "Pareto"] = Field(default="MIPROv2", description="How to search")
     search: SearchSpec = SearchSpec()
@@ -240,6 +253,24 @@ class CompileSpec(_Asked):
     )
     privacy_mode: PrivacyMode = PrivacyMode.PUBLIC_OK
     compatibility: Compatibility = Compatibility()
+
+    @model_validator(mode="after")
+    def _has_a_lane_for_its_judge(self) -> Self:
+        if self.judge_calls and "judge" not in self.lanes:
+            raise ValueError(
+                "the metric has a part `llm_judge`, so `lanes` needs a lane `judge`; it may have the venue of `swarm`"
+            )
+        return self
+
+    @property
+    def metric_name(self) -> str:
+        """The metric's name, or the hash of its parts."""
+        return self.metric if isinstance(self.metric, str) else self.metric.content_id
+
+    @property
+    def judge_calls(self) -> int:
+        """Completions that the score of one answer takes at most."""
+        return self.metric.judge_calls if isinstance(self.metric, MetricSpec) else 0
 
     @property
     def spec_id(self) -> str:

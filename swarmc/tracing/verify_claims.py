@@ -276,7 +276,7 @@ def _origin(evidence: Evidence, notes: Notes) -> None:
     }
     if evidence.is_whole("spec.json"):
         expected["spec_id"] = (manifest.spec_id, spec.spec_id)
-        expected["metric"] = (manifest.details.get("metric"), spec.metric)
+        expected["metric"] = (manifest.details.get("metric"), spec.metric_name)
     else:
         notes.open.append("the spec's id: parts of it were withheld")
     _equal(expected, evidence.line("manifest.json"), notes, "the manifest says")
