@@ -43,6 +43,10 @@ EXPIRES_AFTER_S = 300
 
 PATIENCE_S = 10.0
 RETRYABLE: frozenset[Failure] = frozenset({"unpublished", "refused", "unanswered", "undelivered", "too_dear"})
+PASSED_ON: frozenset[Failure] = frozenset({"refused", "too_dear"})
+"""Failures after which another provider is asked at once."""
+
+MOST_PROVIDERS = 3
 PUBLIC = Redactor.of(PrivacyMode.PUBLIC_OK)
 
 
@@ -105,7 +109,10 @@ class SwarmVenue:
         try:
             purchase = await self._earlier(request) or await self._buy(request)
         except (RelayError, WalletError, LedgerError) as error:
-            raise VenueError(f"buying a completion on the market: {error}", retryable=error.retryable) from error
+            # Where the memory failed, the job may have been paid for before.
+            paid_unknown = isinstance(error, LedgerError)
+            message = f"buying a completion on the market: {error}"
+            raise VenueError(message, retryable=error.retryable, paid_unknown=paid_unknown) from error
         if purchase.result is None:
             raise _failure(purchase)
         return completion_of(
@@ -122,17 +129,32 @@ class SwarmVenue:
         records = await self._hands.book.of_key("bought", self._hands.key.pubkey, request.request_id)
         for record in reversed(records):
             if not record.final:
-                return await self._desk.resume(record, _judge_of(request))
+                purchase = await self._desk.resume(record, _judge_of(request))
+                # One that failed and cost nothing is no reason not to buy now: its payment was cut off, mostly.
+                if purchase.result is not None or purchase.paid_msats:
+                    return purchase
             if record.state == "answered":  # Paid and answered, but its process died before the ledger had it.
                 return Purchase.model_validate_json(record.body)
         return None
 
     async def _buy(self, request: CompletionRequest) -> Purchase:
+        """Ask the best provider, and where it refuses before it was paid, the next ones."""
         sent = self._outgoing(request)
-        choice = await self._offers.choose(self._wanted(sent), patience_s=self._habits.patience_s)
+        wanted = self._wanted(sent)
+        choice = await self._offers.choose(wanted, patience_s=self._habits.patience_s)
         if not choice.offers:
             raise self._nobody(choice)
-        offer = choice.offers[0]
+        purchase = await self._buy_of(choice.offers[0], request, sent)
+        for _ in range(MOST_PROVIDERS - 1):
+            if purchase.failure not in PASSED_ON or purchase.payment is not None:
+                break
+            choice = await self._offers.choose(wanted, patience_s=0.0)
+            if not choice.offers:
+                break
+            purchase = await self._buy_of(choice.offers[0], request, sent)
+        return purchase
+
+    async def _buy_of(self, offer: Offer, request: CompletionRequest, sent: CompletionRequest) -> Purchase:
         order = self._order(request.request_id, sent, offer)
         self._offers.began(offer.provider)
         started_s, failure = monotonic(), "stopped"

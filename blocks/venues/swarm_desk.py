@@ -14,6 +14,8 @@ from time import monotonic, time
 from types import TracebackType
 from typing import Any, Self, final
 
+import orjson
+
 from swarmc.contracts.errors import LedgerError, RelayError, WalletError
 from swarmc.contracts.market import (
     FEEDBACK,
@@ -44,6 +46,10 @@ LOOKBACK_S = 120
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 30.0
 RESUBSCRIBE_S = 1.0
+PAID_PATIENCE_S = 20.0
+"""So long relays that are away are asked again for an answer that is paid for, before it is given up."""
+
+ASK_AGAIN_S = 1.0
 ABANDONED_AFTER_S = 3600
 
 
@@ -176,7 +182,7 @@ class Desk:
             case buyer.FindPayment():
                 return [await self._find_payment(action.payment_hash)]
             case buyer.FindAnswers():
-                return [*await self._find_answers(trade.purchase), buyer.TimePassed()]
+                return [*await self._find_answers(trade), buyer.TimePassed()]
             case buyer.Retract():
                 return []
 
@@ -211,14 +217,26 @@ class Desk:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
-    async def _find_answers(self, purchase: Purchase) -> list[buyer.Said]:
+    async def _find_answers(self, trade: _Trade) -> list[buyer.Said]:
+        """What the relays have. What was paid for may be on one that is away now: such are waited for a while."""
+        ends_s = monotonic() + (PAID_PATIENCE_S if trade.purchase.state == "paid" else 0.0)
+        while True:
+            found, whole = await self._fetch_answers(trade.purchase)
+            heard = not trade.said.empty() or any(isinstance(said, buyer.HeardResult) for said in found)
+            if whole or heard or monotonic() >= ends_s:
+                return found
+            await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _fetch_answers(self, purchase: Purchase) -> tuple[list[buyer.Said], bool]:
+        """Stored feedback and results of a job, and whether every relay was heard."""
         kinds = (FEEDBACK, purchase.order.request.kind + RESULT_OFFSET)
         try:
             found = await self._hands.relay.fetch([Filter(kinds=kinds, tags={"e": (purchase.job_id,)})], limit=50)
         except RelayError as error:
             logger.warning("looking for answers to job %s: %s", purchase.job_id[:16], error)
-            return []
-        return [said for event in found.events if (said := self._read_event(event)) is not None]
+            return [], False
+        whole = all(answer.outcome == "accepted" for answer in found.answers)
+        return [said for event in found.events if (said := self._read_event(event)) is not None], whole
 
     async def _hear(self, trade: _Trade, said: buyer.Said) -> None:
         said = self._judged(trade, said)
@@ -264,7 +282,7 @@ class Desk:
 
     def _record(self, trade: _Trade) -> JobRecord:
         purchase = trade.purchase
-        return JobRecord(
+        return JobRecord.model_construct(
             side="bought",
             owner=self._hands.key.pubkey,
             job_id=purchase.job_id,
@@ -277,7 +295,8 @@ class Desk:
             simulated=purchase.order.simulated,
             refund_due=purchase.refund_due,
             payment_hash=purchase.invoice.payment_hash if purchase.invoice else None,
-            body=purchase.canonical().decode(),
+            # The same bytes as `canonical()`, in a fraction of the time: a purchase holds no float.
+            body=orjson.dumps(purchase.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode(),
         )
 
     def _retract(self, trade: _Trade) -> None:

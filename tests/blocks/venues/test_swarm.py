@@ -192,13 +192,14 @@ async def test_an_empty_or_echoed_answer_is_no_answer(market: Market, bait: str)
     async def baiting(stranger: Stranger, request: NostrEvent) -> None:
         await stranger.answer(request, bait)
 
-    await market.stranger(baiting, price_msats=0)
-    good = await market.stranger(honest, price_msats=200)
+    baiter = await market.stranger(baiting, price_msats=0)
     venue = await market.venue()
     with pytest.raises(VenueError, match=r"empty|repeats") as caught:
         await venue.complete(asking())
     assert caught.value.retryable
+    good = await market.stranger(honest, price_msats=200)
     assert (await venue.complete(asking())).venue.endswith(npub_of(good.key.pubkey)[:16])
+    assert len(baiter.seen) == 1
 
 
 @pytest.mark.attack("D15")
@@ -212,17 +213,21 @@ async def test_of_a_thousand_results_the_first_counts_and_the_rest_do_no_harm(ma
     assert (await (await market.venue()).complete(asking())).text == "the first"
 
 
-async def test_a_refusal_is_told_and_another_provider_is_asked_next(market: Market) -> None:
-    async def refusing(stranger: Stranger, request: NostrEvent) -> None:
-        await stranger.say(feedback_note(request, "error", now_s(), extra="busy: come back later"))
+async def busy(stranger: Stranger, request: NostrEvent) -> None:
+    await stranger.say(feedback_note(request, "error", now_s(), extra="busy: come back later"))
 
-    await market.stranger(refusing, price_msats=10)
+
+async def test_where_one_provider_refuses_the_next_one_is_asked(market: Market) -> None:
+    await market.stranger(busy, price_msats=10)
     await market.stranger(honest, price_msats=300)
-    venue = await market.venue()
+    assert (await (await market.venue()).complete(asking())).usage.cost_msats == 300
+
+
+async def test_a_refusal_is_told_where_nobody_else_is_there(market: Market) -> None:
+    await market.stranger(busy)
     with pytest.raises(VenueError, match="busy: come back later") as caught:
-        await venue.complete(asking())
+        await (await market.venue()).complete(asking())
     assert caught.value.retryable
-    assert (await venue.complete(asking())).usage.cost_msats == 300
 
 
 async def test_nobody_who_fits_is_an_error_that_says_whom_it_saw_and_why_not(market: Market) -> None:
