@@ -14,6 +14,8 @@ import pydantic
 import typer
 
 from flows.cli_evidence import evidence
+from flows.cli_identity import identity
+from flows.cli_provider import provider
 from flows.shell import LedgerOption, RunId, console, run_command, said_fields, usage
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.spec import HOW_MUCH, CompileSpec
@@ -135,6 +137,8 @@ def cost(run: RunId, ledger: LedgerOption = None) -> None:
 
 
 app.add_typer(evidence)
+app.add_typer(identity, name="identity")
+app.add_typer(provider, name="provider")
 
 
 def main() -> None:
