@@ -19,7 +19,7 @@ UI_HOST ?= 127.0.0.1
 UI_PORT ?= 4200
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check ui lock clean
+.PHONY: help demo market test check ui lock clean
 
 help: ## List these targets
 	@echo "make <target>, one of:"
@@ -28,6 +28,10 @@ help: ## List these targets
 demo: $(VENV)/.installed ## Compile the example program on the practice model; costs nothing
 	@mkdir -p "$(PREFECT_HOME)"  # Prefect makes no parents.
 	@$(BIN)/swarmc compile examples/ticket_routing/compile.json
+
+market: $(VENV)/.installed ## Buy and sell on this machine: a relay, two providers, a compile, play money
+	@mkdir -p "$(PREFECT_HOME)"
+	@$(BIN)/python examples/market/market.py
 
 test: $(VENV)/.installed ## Run all tests
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
