@@ -41,8 +41,10 @@ class Contract(BaseModel):
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Pydantic's copy, without what the original had computed of itself."""
         copy = super().model_copy(update=update, deep=deep)
-        for name in vars(copy).keys() - type(self).model_fields.keys():
-            vars(copy).pop(name)
+        fields, held = type(self).model_fields, vars(copy)
+        if len(held) > len(fields):
+            for name in held.keys() - fields.keys():
+                del held[name]
         return copy
 
     def canonical(self) -> bytes:

@@ -11,6 +11,9 @@ from pynostr.bech32 import Encoding, bech32_decode, bech32_encode, convertbits
 from pynostr.key import PrivateKey
 
 KEY_BYTES = 32
+MOST_SHARED = 4096
+"""Others whose shared secret a key remembers; beyond them the oldest is computed anew."""
+
 _LONGEST_WORD = 90  # The longest text that a bech32 checksum protects; a key's word has 63.
 
 
@@ -18,7 +21,7 @@ _LONGEST_WORD = 90  # The longest text that a bech32 checksum protects; a key's 
 class SecretKey:
     """A secret key that signs. Its text forms say only whose it is; `nsec` is the one way to see it."""
 
-    __slots__ = ("_key", "_signer")
+    __slots__ = ("_key", "_pubkey", "_shared", "_signer")
 
     def __init__(self, raw: bytes) -> None:
         """Take 32 bytes.
@@ -32,6 +35,8 @@ class SecretKey:
             self._key = PrivateKey(raw)
             # Kept, because pynostr makes a new one, and with it the public key, for every signature.
             self._signer = coincurve.PrivateKey(raw)
+            self._pubkey = self._key.public_key.hex()
+            self._shared: dict[str, bytes] = {}
         except ValueError:
             # Without the cause, whose traceback would hold the bytes.
             raise ValueError("a secret key is 32 bytes, not zero and below the order of secp256k1") from None
@@ -57,7 +62,7 @@ class SecretKey:
     @property
     def pubkey(self) -> str:
         """The public key in hex, as events carry it."""
-        return self._key.public_key.hex()
+        return self._pubkey
 
     @property
     def npub(self) -> str:
@@ -86,6 +91,9 @@ class SecretKey:
         Raises:
             ValueError: it is no point of the curve.
         """
+        known = self._shared.get(pubkey)
+        if known is not None:  # Kept, because a job's two sides write to each other four times.
+            return known
         raw = _hex(pubkey)
         if raw is None:
             raise ValueError("a shared secret needs the other's public key as 64 hex digits; this text is none")
@@ -93,7 +101,11 @@ class SecretKey:
             point = coincurve.PublicKey(b"\x02" + raw)
         except ValueError:
             raise ValueError(f"no secret can be shared with {pubkey}: it is no point of secp256k1") from None
-        return point.multiply(bytes(self._key)).format()[1:]
+        shared = point.multiply(bytes(self._key)).format()[1:]
+        if len(self._shared) >= MOST_SHARED:
+            del self._shared[next(iter(self._shared))]
+        self._shared[pubkey] = shared
+        return shared
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, SecretKey) and secrets.compare_digest(bytes(self._key), bytes(other._key))
@@ -135,6 +147,7 @@ def parse_pubkey(text: str) -> str:
     return raw.hex()
 
 
+@lru_cache(maxsize=4096)
 def npub_of(pubkey: str) -> str:
     """The NIP-19 word of a public key in hex."""
     return _word("npub", bytes.fromhex(pubkey))
