@@ -1,6 +1,7 @@
 """The search benchmark: worlds that stay as they are, a server that counts as the process does, honest arithmetic."""
 
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import asdict
@@ -11,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.market import DIRECT, OURS, PAID, SIDES, TRADERS, Found, added_ms, buyer_of, floors, market_of
+from benchmarks.market_parts import Sampler
 from benchmarks.search_model import Model
 from benchmarks.search_ours import CONCURRENCY, Compile, run_ours
 from benchmarks.search_peers import examples_of, http_lm, in_process_lm, program_of
@@ -19,6 +22,7 @@ from benchmarks.search_rows import LADDER, Measured, Task, code_of_ours
 from benchmarks.search_server import Door, launch
 from benchmarks.search_table import Findings, table
 from benchmarks.worlds import FAMILIES, GIVEN, OWN_SCORE, Shown, World, changed
+from swarmc.nostr.keys import SecretKey
 
 NOTHING = Shown(frozenset(), ())
 PLACES = [("additive", 1), ("interaction", 1), ("two", 1)]
@@ -276,3 +280,49 @@ def test_the_table_has_every_row_with_its_floor_even_where_nothing_was_measured(
         ["2x", "4x |"],
     ]
     assert all(line.count("|") == 5 for line in head)
+
+
+# The market
+
+
+def traded(p50_ms, cpu_ms=1.0):
+    return Found(100.0, p50_ms, 2 * p50_ms, dict.fromkeys(SIDES, cpu_ms))
+
+
+def market_rows():
+    """Two rounds; in the second everything takes longer, the model itself too."""
+    places = [(trader, latency_ms, n) for trader in TRADERS for latency_ms in (0, 100) for n in (1, 16)]
+    rows = {place: [traded(112.0, 4.0), traded(152.0, 6.0)] for place in places}
+    direct = {(DIRECT, latency_ms, n): [traded(100.0), traded(130.0)] for latency_ms in (0, 100) for n in (1, 16)}
+    return rows | direct
+
+
+def test_what_is_added_is_the_difference_to_the_model_in_the_same_round():
+    assert added_ms(market_rows(), (OURS, 100, 16), "p50_ms") == pytest.approx(17.0)
+
+
+def test_every_floor_of_the_market_is_told_with_what_is_demanded():
+    lines = list(floors(market_rows()))
+    assert [line.split(" | ")[-1] for line in lines] == ["at least 100 |", *["below 30 ms |"] * 2, *["- |"] * 3]
+    assert "17.0 ms" in lines[1]
+    assert "1.00 (1.00 to 1.00)" in lines[-1]
+
+
+def test_time_in_a_library_is_billed_to_the_part_that_called_it():
+    sampler = Sampler()
+    sampler.start()
+    key, until_s = SecretKey.generate(), time.thread_time() + 0.2
+    while time.thread_time() < until_s:
+        key.sign(bytes(32))
+    sampler.stop()
+    shares = sampler.shares()["parts"]
+    assert shares["sign"] > 0.5
+    assert sum(shares.values()) == pytest.approx(1.0)
+
+
+def test_bare_peers_trade_for_money_over_a_real_relay():
+    with market_of(PAID, 0) as (relay, seller, common), buyer_of(PAID, 2, 8, common) as buyer:
+        bought = buyer.ask("buy")
+        assert bought["per_s"] > 0
+        assert bought["p99_ms"] >= bought["p50_ms"] > 0
+        assert min(bought["cpu_ms"], seller.ask()["cpu_s"], relay.ask()["cpu_s"]) > 0
