@@ -30,9 +30,6 @@ from tasks.shop import LANE, Shop
 
 FENCE_WAIT_S = 15.0
 NPUB_LETTERS = 20
-EXACT_WALLETS = ("ledger",)
-"""Wallets that can ask for any number of msats; the others may know whole satoshis alone."""
-
 SEVERAL_MODELS = ("ollama", "ollama_chat")
 """Venues that a lane names by one word, and whose model it names beside it."""
 
@@ -106,7 +103,7 @@ def terms_of(spec: ProviderSpec, pubkey: str, wallet: Wallet) -> Terms:
         provider=pubkey,
         prices=spec.prices,
         require_payment=spec.require_payment,
-        unit_msats=1 if wallet.name in EXACT_WALLETS else 1_000,
+        unit_msats=wallet.unit_msats,
         open_jobs=spec.open_jobs,
         max_input_bytes=limits.input_bytes,
         quote_expiry_s=spec.invoice_expiry_s,

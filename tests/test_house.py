@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.attacks import ATTACKS
+
 ROOT = Path(__file__).parents[1]
 ROOMS = ("flows", "tasks", "blocks", "swarmc")
 MAX_FILE_LINES = 400
@@ -252,3 +254,13 @@ def test_every_registered_implementation_is_held_to_its_port() -> None:
     found = list(registers())
     assert found
     assert [(name, register) for name, register in found if not re.search(rf"\b{register}\b", laws)] == []
+
+
+def test_every_attack_of_the_list_has_a_test() -> None:
+    named = {
+        row
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for call in re.findall(r"mark\.attack\(([^)]*)\)", path.read_text(encoding="utf-8"))
+        for row in re.findall(r'"([A-E]\d+)"', call)
+    }
+    assert found_or_stale(named, set(ATTACKS)) == {}

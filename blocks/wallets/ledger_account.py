@@ -98,6 +98,11 @@ class LedgerAccount:
         return True
 
     @property
+    def unit_msats(self) -> int:
+        """See the port."""
+        return 1
+
+    @property
     def late_s(self) -> float:
         """See the port."""
         return 0.0

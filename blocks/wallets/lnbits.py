@@ -71,6 +71,7 @@ class LnbitsWallet:
     """
 
     name = NAME
+    unit_msats = SAT_MSATS
 
     def __init__(self, block: Lnbits, *, grace_s: float = GRACE_S) -> None:
         self.network: Network = block.network

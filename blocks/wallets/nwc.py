@@ -80,6 +80,7 @@ class NwcWallet:
     """
 
     name = NAME
+    unit_msats = 1_000  # Some services behind it know whole satoshis only, and cut off the rest.
 
     def __init__(self, uri: WalletUri, *, timeout_s: float, simulated: bool = False, grace_s: float = GRACE_S) -> None:
         self.simulated = simulated

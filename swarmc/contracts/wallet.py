@@ -100,6 +100,11 @@ class Wallet(Protocol):
         ...
 
     @property
+    def unit_msats(self) -> int:
+        """The smallest amount that it is sure to ask for exactly: 1, or 1,000 where it may know whole satoshis only."""
+        ...
+
+    @property
     def late_s(self) -> float:
         """For how many seconds after a process died a payment that it had asked for may still be sent.
 
