@@ -81,13 +81,14 @@ def earnings(identity: IdentityOption = None, ledger: LedgerOption = None) -> No
 
 
 def read_provider_spec(file: Path | None, sets: list[str] | None, ledger: str | None) -> "ProviderSpec":
-    """The spec in a file, or the default one, with what the command line changes.
+    """The spec in a file, or the default one, with what the command line changes; its relays may be $SWARMC_RELAYS.
 
     Raises:
         SpecError: with the field that is wrong.
     """
     import pydantic
 
+    from blocks.relays.default import relays_in_environment
     from swarmc.contracts.provider import ProviderSpec
 
     try:
@@ -97,6 +98,8 @@ def read_provider_spec(file: Path | None, sets: list[str] | None, ledger: str | 
             first, dot, second = path.partition(".")
             inner = asked.get(first)
             asked[first] = {**(inner if isinstance(inner, dict) else {}), second: value} if dot else value
+        if named := relays_in_environment():
+            asked.setdefault("relays", named)
         return ProviderSpec.model_validate(asked)
     except (OSError, UnicodeDecodeError) as error:
         raise SpecError(f"cannot read {file}: {error}") from None

@@ -7,6 +7,10 @@ MARKET = "wss://nexus.openagents.com"
 
 
 def default_relays() -> list[str]:
-    """The addresses in $SWARMC_RELAYS, separated by commas; `MARKET` where it is not set."""
-    named = [url.strip() for url in os.environ.get("SWARMC_RELAYS", "").split(",") if url.strip()]
-    return named or [MARKET]
+    """The environment's, or `MARKET` where it names none."""
+    return relays_in_environment() or [MARKET]
+
+
+def relays_in_environment() -> list[str]:
+    """The addresses in $SWARMC_RELAYS, separated by commas."""
+    return [url.strip() for url in os.environ.get("SWARMC_RELAYS", "").split(",") if url.strip()]

@@ -1,10 +1,10 @@
 """Several relays behind one door: a quorum to publish, the union of what they have to read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Self, final
+from typing import Any, Self, final
 
 from pydantic import JsonValue
 
@@ -23,6 +23,9 @@ MOST_UNFIT = 100
 """Messages in one fetch that are no events that were asked for, after which a relay is not listened to."""
 
 MOST_READ_BACK = 2
+AWAY_AFTER_S = 0.25
+"""So long a relay that cannot be reached is waited for once another has answered: what it has may be missing."""
+
 READ_BACK_PAUSE_S = 0.5
 """Some relays say that they took an event a moment before it can be read."""
 
@@ -120,10 +123,10 @@ class RelayPool:
         raise self._too_few(f"confirming event {event.id[:16]} (kind {event.kind})", "have it", answers)
 
     async def fetch(self, filters: Sequence[Filter], *, limit: int = 500) -> Fetched:
-        """Ask every relay and wait for all, each for `timeout_s` at most. See `Relay`."""
+        """Ask every relay and wait for all that can be reached, each for `timeout_s` at most. See `Relay`."""
         asked = [one if one.limit else one.model_copy(update={"limit": limit}) for one in filters]
         found: dict[str, NostrEvent] = {}
-        answers = await asyncio.gather(*(line.fetch(asked, _taker(found, asked, limit)) for line in self._lines))
+        answers = await _gathered({line: line.fetch(asked, _taker(found, asked, limit)) for line in self._lines})
         if not any(answer.outcome == "accepted" for answer in answers) and not found:
             raise RelayError(
                 f"reading events back from {len(self._lines)} relays: none answered; {_told(answers)}",
@@ -170,6 +173,25 @@ class _Count:
         self._open -= 1
         if not self.taken < self._quorum <= self.taken + self._open:
             self.done.set_result(None)
+
+
+async def _gathered(asking: dict[Line, Coroutine[Any, Any, RelayAnswer]]) -> list[RelayAnswer]:
+    """The answer of every relay; one that is away is left as soon as another has answered."""
+    tasks = {line: asyncio.create_task(work) for line, work in asking.items()}
+    try:
+        while pending := {task for task in tasks.values() if not task.done()}:
+            done, _ = await asyncio.wait(pending, timeout=AWAY_AFTER_S)
+            answered = any(task.done() and task.result().outcome == "accepted" for task in tasks.values())
+            if not done and answered and all(line.failing for line, task in tasks.items() if not task.done()):
+                break
+        return [task.result() if task.done() else _away(line) for line, task in tasks.items()]
+    finally:
+        for task in tasks.values():
+            task.cancel()
+
+
+def _away(line: Line) -> RelayAnswer:
+    return RelayAnswer(url=line.url, outcome="unanswered", reason=line.tally.last_reason or "it cannot be reached")
 
 
 def _slowness(line: Line) -> tuple[bool, float]:
