@@ -77,7 +77,7 @@ class Market:
         self._by_hash: dict[str, Trade] = {}
         self._late: OrderedDict[str, Trade] = OrderedDict()
         self._deletions: OrderedDict[tuple[str, str], NostrEvent] = OrderedDict()
-        self._seen = Seen(int(shop.now_s()) + shop.terms.max_future_s)
+        self._seen = Seen(int(shop.now_s()))
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: asyncio.Task[None] | None = None
         self._listening = asyncio.Event()

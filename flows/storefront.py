@@ -12,9 +12,11 @@ from blocks.relays import Relays
 from blocks.venues.find import find_venue
 from blocks.wallets.find import find_wallet
 from flows.lanes import RESERVED_PER_PLACE
+from swarmc.compiler.around import Around
 from swarmc.compiler.lanes import Limited, Retried
 from swarmc.compiler.metering import Metered, Purse
 from swarmc.contracts.canonical import canonical_bytes, content_id
+from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.events import Event
 from swarmc.contracts.market import TEXT_GENERATION
@@ -174,6 +176,21 @@ def _relays(spec: ProviderSpec) -> Relays:
         raise SpecError(f"relays: {error.errors()[0]['msg']}") from None
 
 
+class _MeteredWhereItCosts(Around):
+    """A venue that buys over the ledger what costs us something, and keeps nothing of what it computes for free.
+
+    After a crash what was bought is read, and what was free is computed again.
+    """
+
+    def __init__(self, venue: Venue, purse: Purse) -> None:
+        super().__init__(venue)
+        self._metered = Metered(venue, purse)
+
+    async def complete(self, request: CompletionRequest) -> Completion:
+        """Ask. Errors are the venue's, and the meter's where it costs something."""
+        return await (self._metered if self._venue.quote(request) else self._venue).complete(request)
+
+
 def _metered(venue: Venue, spec: ProviderSpec, purse: Purse) -> Venue:
     """Read, or else: retry, reserve, wait for a free place, buy, settle; given up, it ends and frees its place.
 
@@ -181,7 +198,7 @@ def _metered(venue: Venue, spec: ProviderSpec, purse: Purse) -> Venue:
     """
     lane = _lane(spec)
     in_flight = Limited(venue, concurrency=lane.concurrency, rate_per_s=lane.rate_per_s)
-    reserved = Limited(Metered(in_flight, purse), concurrency=RESERVED_PER_PLACE * lane.concurrency)
+    reserved = Limited(_MeteredWhereItCosts(in_flight, purse), concurrency=RESERVED_PER_PLACE * lane.concurrency)
     return Retried(reserved, attempts=lane.attempts)
 
 

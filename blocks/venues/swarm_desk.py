@@ -1,7 +1,8 @@
-"""Carries out what purchases need done: publishes, listens, pays, keeps every step before the next.
+"""Carries out what purchases need done: publishes, listens, pays.
 
-The state machine `swarmc.nostr.buyer` says what is due; here are its hands. A job is kept in the job book before
-it is published and before it is paid, so a process that dies at any moment leaves what the next one needs.
+The state machine `swarmc.nostr.buyer` says what is due; here are its hands. A job is kept in the job book before it
+is paid, when it is over, and every second that it takes in between: a process that dies at any moment leaves what the
+next one needs. A request that nothing was paid for may be forgotten, because its quote is then never paid.
 """
 
 import asyncio
@@ -71,7 +72,12 @@ class Hands:
 
 @dataclass(slots=True)
 class _Trade:
-    """A purchase that is being driven."""
+    """A purchase that is being driven.
+
+    Attributes:
+        version: The last that is in the job book; 0 when it is not there yet.
+        unkept: What was said since then.
+    """
 
     purchase: Purchase
     version: int
@@ -122,10 +128,8 @@ class Desk:
         Raises:
             LedgerError: the job book cannot be used; nothing was published or paid that it does not hold.
         """
-        trade = _Trade(buyer.begin(order, self._hands.now_s()), 1, judge)
-        if not await self._hands.book.put(self._record(trade), '{"said":"drafted"}'):
-            raise LedgerError(f"job {order.request.id[:16]} is in the job book already; make each request anew")
-        return await self._drive(trade)
+        purchase = buyer.begin(order, self._hands.now_s())
+        return await self._drive(_Trade(purchase, 0, judge, unkept=['{"said":"drafted"}']))
 
     async def resume(self, record: JobRecord, judge: Judge) -> Purchase:
         """Drive a purchase on that an earlier process left. Its payment is looked up, never made again."""
@@ -162,7 +166,6 @@ class Desk:
         now_s = self._hands.now_s()
         for action in buyer.due(trade.purchase, now_s, resumed=trade.resumed):
             if action not in trade.done:
-                await self._keep(trade)
                 trade.done.append(action)
                 return await self._do(trade, action)
         # A last call is due shortly before the deadline: look up now and then.
@@ -171,6 +174,7 @@ class Desk:
             async with asyncio.timeout(left_s):
                 return [await trade.said.get()]
         except TimeoutError:
+            await self._keep(trade)
             return [buyer.TimePassed()]
 
     async def _do(self, trade: _Trade, action: buyer.Action) -> list[buyer.Said]:
