@@ -14,6 +14,7 @@ from tests.nostr.market_events import an_event, wire
 from tests.nostr.persistent_relay import persistent_relay
 from tests.nostr.relays import LyingRelay, honest, lying_relay, real_relay, refusing, send
 
+NOBODY = "ws://127.0.0.1:1"
 JOBS = [Filter(kinds=(5050,))]
 
 
@@ -101,6 +102,19 @@ async def test_the_quickest_relay_is_offered_an_event_first_and_health_says_how_
         assert first is not None
         assert second is not None
         assert first > 100 > second
+
+
+@pytest.mark.attack("A8")
+async def test_a_relay_that_is_away_is_not_waited_for_once_another_has_answered() -> None:
+    event = an_event()
+    async with real_relay() as good, RelayPool([good, NOBODY], timeout_s=20) as relays:
+        await relays.publish(event)
+        began_s = time.monotonic()
+        found = await relays.fetch(JOBS)
+        assert found.events == (event,)
+        assert [answer.outcome for answer in found.answers] == ["accepted", "unanswered"]
+        assert "ConnectionRefused" in found.answers[1].reason
+        assert time.monotonic() - began_s < 5
 
 
 @pytest.mark.slow
