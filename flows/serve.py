@@ -26,6 +26,7 @@ from tasks.announce import announce, withdraw
 
 KEY = "provider-health"
 ANNOUNCE_PAUSE_S = 15.0
+ANNOUNCE_EVERY_S = 600.0
 WITHDRAW_LIMIT_S = 5.0
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -129,16 +130,16 @@ async def _until(stopped: asyncio.Event, market: Market, for_s: float | None) ->
 
 
 async def _keep_announced(front: Storefront, voice: Voice) -> NostrEvent:
-    """Announce the offer, again and again while no relay takes it; then wait to be cancelled, and give the event."""
+    """Keep the offer announced, also on relays that forgot it, until cancelled; then give the event."""
     event = None
     try:
-        while event is None:
+        while True:
             try:
-                event = await announce(front.shop, front.announcement)
+                event = await announce(front.shop, front.announcement, event)
+                await asyncio.sleep(ANNOUNCE_EVERY_S)
             except RelayError as error:
                 voice.trouble(f"{error}; the offer is announced again soon")
                 await asyncio.sleep(ANNOUNCE_PAUSE_S)
-        await asyncio.Event().wait()
     except asyncio.CancelledError:
         if event is None:
             raise

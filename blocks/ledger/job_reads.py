@@ -12,7 +12,7 @@ from swarmc.contracts.market import Failure, JobRecord, JobTotal, Moved, Side, S
 NEWEST = 10_000
 """Jobs that standings are made of: of older ones little would be left."""
 
-EXCUSED: tuple[Failure, ...] = ("unpublished", "too_dear", "unpaid", "stopped")
+EXCUSED: tuple[Failure, ...] = ("unpublished", "too_dear", "unpaid", "unsent", "stopped")
 """Failures that are not the provider's: no relay took it, we would not or could not pay, or we gave it up."""
 
 # In canonical JSON these bytes are a field of the body: in a text of a stranger's, its quotes would be escaped.

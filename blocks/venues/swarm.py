@@ -42,7 +42,7 @@ EXPIRES_AFTER_S = 300
 """How long after its deadline a request is still of use: to whoever looks for its result after a crash."""
 
 PATIENCE_S = 10.0
-RETRYABLE: frozenset[Failure] = frozenset({"unpublished", "refused", "unanswered", "undelivered", "too_dear"})
+RETRYABLE: frozenset[Failure] = frozenset({"unpublished", "refused", "unsent", "unanswered", "undelivered", "too_dear"})
 PASSED_ON: frozenset[Failure] = frozenset({"refused", "too_dear"})
 """Failures after which another provider is asked at once."""
 

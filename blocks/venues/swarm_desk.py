@@ -206,7 +206,7 @@ class Desk:
             if error.unknown:
                 trade.resumed = True
                 return []
-            return [buyer.PaymentRefused(reason=str(error)[:300])]
+            return [buyer.PaymentRefused(reason=str(error)[:300], passing=error.retryable)]
 
     async def _find_payment(self, payment_hash: str) -> buyer.Said:
         pause_s = FIRST_PAUSE_S
@@ -217,7 +217,8 @@ class Desk:
                     return buyer.PaymentMade(payment=status.payment)
                 # What a process before us asked for just before it died may still be on its way.
                 if status.state == "unsent" and monotonic() - self._opened_s >= self._hands.wallet.late_s:
-                    return buyer.PaymentRefused(reason=status.reason or "the wallet knows of no such payment")
+                    reason = status.reason or "the wallet knows of no such payment"
+                    return buyer.PaymentRefused(reason=reason, passing=True)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 

@@ -25,7 +25,7 @@ PAUSES_S: dict[Failure, float] = {"unpublished": 1.0, "refused": 2.0, "too_dear"
 """How long a provider is left alone after a job failed so; see `Track.failed`."""
 
 PAUSE_S = 15.0
-BLAMELESS: frozenset[Failure] = frozenset({"unpublished", "unpaid", "stopped"})
+BLAMELESS: frozenset[Failure] = frozenset({"unpublished", "unpaid", "unsent", "stopped"})
 """Failures that are not the provider's."""
 
 

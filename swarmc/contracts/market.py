@@ -194,9 +194,9 @@ class Order(Contract):
 PurchaseState = Literal["drafted", "published", "paying", "paid", "answered", "failed"]
 """`paying`: a payment may have been sent and must be looked up before anything else is done about it."""
 
-Failure = Literal["unpublished", "refused", "too_dear", "unpaid", "unanswered", "undelivered", "stopped"]
-"""No relay took it; the provider said error; no quote that may be paid; the wallet did not pay; nobody answered in
-time and nothing was paid; paid, and no result in time; given up by us."""
+Failure = Literal["unpublished", "refused", "too_dear", "unpaid", "unsent", "unanswered", "undelivered", "stopped"]
+"""No relay took it; the provider said error; no quote that may be paid; the wallet refused to pay; the wallet was away
+and paid nothing; nobody answered in time and nothing was paid; paid, and no result in time; given up by us."""
 
 
 class Purchase(Contract):

@@ -75,10 +75,15 @@ class PaymentMade(Contract):
 
 
 class PaymentRefused(Contract):
-    """It is certain that nothing was paid, and nothing will be: the wallet refused, or knows of no payment."""
+    """It is certain that nothing was paid, and nothing will be: the wallet refused, or knows of no payment.
+
+    Attributes:
+        passing: The wallet was away or busy: another job may well be paid.
+    """
 
     said: Literal["payment_refused"] = "payment_refused"
     reason: str
+    passing: bool = False
 
 
 class TimePassed(Contract):
@@ -162,7 +167,7 @@ def step(purchase: Purchase, said: Said, now_s: float) -> Purchase:
         case HeardFeedback():
             return _told(purchase, said, now_s)
         case PaymentRefused():
-            return _unpaid(purchase, said.reason)
+            return _unpaid(purchase, said)
         case Published() if not purchase.final:
             state = "published" if purchase.state == "drafted" else purchase.state
             return purchase.model_copy(update={"state": state, "accepted_by": max(purchase.accepted_by, said.accepted)})
@@ -263,12 +268,12 @@ def _paid(purchase: Purchase, payment: Payment) -> Purchase:
     return purchase.model_copy(update={"payment": payment, "refund_due": purchase.state == "failed"})
 
 
-def _unpaid(purchase: Purchase, reason: str) -> Purchase:
+def _unpaid(purchase: Purchase, said: PaymentRefused) -> Purchase:
     if purchase.state != "paying":
         return purchase
     if purchase.result is not None:
         return purchase.model_copy(update={"state": "answered"})
-    return _failed(purchase, "unpaid", reason)
+    return _failed(purchase, "unsent" if said.passing else "unpaid", said.reason)
 
 
 def _too_late(purchase: Purchase) -> Purchase:
