@@ -15,7 +15,8 @@ from blocks.ledger.job_book import SqlJobBook
 from blocks.relays.pool import RelayPool
 from blocks.wallets.ledger_audit import audited
 from swarmc.contracts.errors import RelayError, WalletError
-from swarmc.contracts.market import JobRecord, Purchase, Sale, Side
+from swarmc.contracts.job_book import JobRecord, Side
+from swarmc.contracts.market import Purchase, Sale
 from swarmc.contracts.money import Receipt, Tally
 from swarmc.contracts.relay import Filter
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flows.trades import Pulse
 from swarmc.contracts.errors import WalletError
-from swarmc.contracts.market import JobTotal
+from swarmc.contracts.job_book import JobTotal
 from swarmc.contracts.relay import RelayHealth
 from swarmc.nostr.keys import npub_of
 from tasks.shop import Shop

@@ -27,7 +27,8 @@ from flows.driving import (
 )
 from flows.trades import Pulse, Seen, Trade
 from swarmc.contracts.errors import LedgerError, RelayError, RunFenced, SwarmcError, WalletError
-from swarmc.contracts.market import DELETION, JobRecord, Sale
+from swarmc.contracts.job_book import JobRecord
+from swarmc.contracts.market import DELETION, Sale
 from swarmc.contracts.relay import Filter, NostrEvent
 from swarmc.nostr import seller
 from swarmc.nostr.nip09 import deleted_by

@@ -10,7 +10,8 @@ from flows.health import SIMULATED, money, money_sentence
 from flows.serve import Served
 from flows.storefront import Storefront
 from swarmc.contracts.errors import WalletError
-from swarmc.contracts.market import JobRecord, JobTotal, Offer, PriceList, Sale
+from swarmc.contracts.job_book import JobRecord, JobTotal
+from swarmc.contracts.market import Offer, PriceList, Sale
 from swarmc.contracts.relay import RelayAnswer
 from swarmc.contracts.wallet import Wallet
 from swarmc.nostr.keys import npub_of

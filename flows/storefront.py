@@ -19,7 +19,7 @@ from swarmc.contracts.canonical import canonical_bytes, content_id
 from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.events import Event
-from swarmc.contracts.market import TEXT_GENERATION
+from swarmc.contracts.market import TEXT_GENERATION, Announcement
 from swarmc.contracts.money import BudgetPolicy
 from swarmc.contracts.ports import Ledger, RunLease, Venue
 from swarmc.contracts.provider import ProviderSpec
@@ -27,7 +27,6 @@ from swarmc.contracts.spec import LaneSpec
 from swarmc.contracts.wallet import Wallet
 from swarmc.nostr.admission import Terms
 from swarmc.nostr.keys import SecretKey
-from swarmc.nostr.nip89 import Announcement
 from tasks.shop import LANE, Shop
 
 FENCE_WAIT_S = 15.0

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import orjson
 
-from swarmc.contracts.market import JobRecord, Sale
+from swarmc.contracts.job_book import JobRecord
+from swarmc.contracts.market import Sale
 from swarmc.contracts.relay import NostrEvent
 from swarmc.nostr import seller
 from swarmc.nostr.admission import Load

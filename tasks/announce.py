@@ -1,8 +1,9 @@
 """Before and after all sales: say what is offered (NIP-89), and take it back."""
 
+from swarmc.contracts.market import Announcement
 from swarmc.contracts.relay import NostrEvent
 from swarmc.nostr.nip09 import deletion_note
-from swarmc.nostr.nip89 import Announcement, offer_note
+from swarmc.nostr.nip89 import offer_note
 from tasks.shop import Shop
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from time import time
 
 from swarmc.contracts.completions import CompletionRequest, Lane
-from swarmc.contracts.market import Job, JobBook
+from swarmc.contracts.job_book import JobBook
+from swarmc.contracts.market import Job
 from swarmc.contracts.ports import Venue
 from swarmc.contracts.relay import NostrEvent, Relay, UnsignedNote
 from swarmc.contracts.wallet import Wallet

@@ -15,12 +15,13 @@ from blocks.venues.swarm_offers import Offers
 from blocks.wallets.ledger_account import LedgerAccount
 from blocks.wallets.ledger_wallet import LedgerWallet
 from swarmc.contracts.completions import CompletionRequest, Message, Sampling
-from swarmc.contracts.market import Answer, Job, JobRecord, PriceList, Purchase
+from swarmc.contracts.job_book import JobRecord
+from swarmc.contracts.market import Announcement, Answer, Job, PriceList, Purchase
 from swarmc.contracts.relay import Filter, NostrEvent, UnsignedNote
 from swarmc.contracts.wallet import Invoice
 from swarmc.nostr.events import sign_note
 from swarmc.nostr.keys import SecretKey
-from swarmc.nostr.nip89 import Announcement, offer_note
+from swarmc.nostr.nip89 import offer_note
 from swarmc.nostr.nip90 import feedback_note, parse_job, result_note
 
 MODEL = "toy"

@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr
 
 from blocks.ledger.job_book import SqlJobBook
 from blocks.ledger.sql import SqlLedger
-from swarmc.contracts.market import JobBook
+from swarmc.contracts.job_book import JobBook
 from swarmc.contracts.ports import Ledger
 
 

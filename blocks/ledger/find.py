@@ -8,7 +8,7 @@ from pydantic import SecretStr
 from blocks.ledger.block import LedgerDatabase
 from blocks.ledger.default import default_ledger_url
 from swarmc.contracts.errors import LedgerError, boundary
-from swarmc.contracts.market import JobBook
+from swarmc.contracts.job_book import JobBook
 from swarmc.contracts.ports import Ledger
 
 

@@ -10,7 +10,7 @@ from blocks.ledger import job_reads
 from blocks.ledger.job_puts import Put, keep
 from blocks.ledger.opened import Opened
 from swarmc.contracts.errors import LedgerError
-from swarmc.contracts.market import JobRecord, JobTotal, Moved, Side, Standing
+from swarmc.contracts.job_book import JobRecord, JobTotal, Moved, Side, Standing
 
 
 @final

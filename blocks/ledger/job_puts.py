@@ -9,7 +9,7 @@ from blocks.ledger.database import Database, Row
 from blocks.ledger.schema import JOB_MOVES, JOBS
 from blocks.ledger.statements import select_sql
 from swarmc.contracts.errors import LedgerError
-from swarmc.contracts.market import JobRecord
+from swarmc.contracts.job_book import JobRecord
 
 Place = tuple[str, str, str]
 """Side, owner and job id."""

@@ -7,7 +7,8 @@ from blocks.ledger.database import Database, Row
 from blocks.ledger.schema import JOB_MOVES, JOBS
 from blocks.ledger.statements import select_sql
 from swarmc.contracts.errors import LedgerError, boundary
-from swarmc.contracts.market import Failure, JobRecord, JobTotal, Moved, Side, Standing
+from swarmc.contracts.job_book import JobRecord, JobTotal, Moved, Side, Standing
+from swarmc.contracts.market import Failure
 
 NEWEST = 10_000
 """Jobs that standings are made of: of older ones little would be left."""

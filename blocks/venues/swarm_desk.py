@@ -18,16 +18,8 @@ from typing import Any, Self, final
 import orjson
 
 from swarmc.contracts.errors import LedgerError, RelayError, WalletError
-from swarmc.contracts.market import (
-    FEEDBACK,
-    RESULT_OFFSET,
-    TEXT_GENERATION,
-    JobBook,
-    JobRecord,
-    JobResult,
-    Order,
-    Purchase,
-)
+from swarmc.contracts.job_book import JobBook, JobRecord
+from swarmc.contracts.market import FEEDBACK, RESULT_OFFSET, TEXT_GENERATION, JobResult, Order, Purchase
 from swarmc.contracts.relay import Filter, NostrEvent, Relay
 from swarmc.contracts.wallet import Wallet
 from swarmc.nostr import buyer

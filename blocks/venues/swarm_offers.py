@@ -8,7 +8,8 @@ from time import monotonic
 from typing import final
 
 from swarmc.contracts.errors import RelayError
-from swarmc.contracts.market import DELETION, HANDLER, Failure, Offer, Standing
+from swarmc.contracts.job_book import Standing
+from swarmc.contracts.market import DELETION, HANDLER, Failure, Offer
 from swarmc.contracts.relay import Filter, Kind, NostrEvent, Relay
 from swarmc.nostr.choosing import Choice, Track, Wanted, choose
 from swarmc.nostr.nip09 import deletes

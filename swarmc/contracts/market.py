@@ -4,7 +4,7 @@ Words and kinds are those of NIP-90 (jobs) and NIP-89 (offers). Times are Unix s
 `Purchase` and `Sale` are the two sides' states; `swarmc.nostr.buyer` and `swarmc.nostr.seller` move them.
 """
 
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -138,25 +138,21 @@ class PriceList(Contract):
         return max(self.min_msats, self.request_msats - (-by_token // 1000))
 
 
-class Offer(Contract):
-    """What a provider announces (NIP-89): the newest event of its kind, author and `d`.
+class Announcement(Contract):
+    """What a provider offers, before it is signed.
 
     Attributes:
-        provider: Its public key.
         name_d: The `d` tag, which tells apart the offers of one provider.
         models: What it runs, the default first; empty when it does not say.
         prices: `None` when it names no price: then every job is quoted.
-        messages: It reads a chat's messages as they are (see `swarmc.nostr.nip90`), not only plain text.
+        messages: It reads a chat's messages as they are (see `swarmc.nostr.generation`), not only plain text.
         encryption: What it can decrypt.
         network: Which money it takes; `None` when it does not say.
         simulated: Its money is not real.
     """
 
-    event_id: Hex64
-    provider: Hex64
-    name_d: str
-    created_at: UnixSeconds
-    kinds: tuple[Kind, ...]
+    name_d: str = "swarmc"
+    kinds: tuple[Kind, ...] = Field(min_length=1)
     name: str = ""
     about: str = ""
     models: tuple[str, ...] = ()
@@ -166,6 +162,14 @@ class Offer(Contract):
     network: Network | None = None
     simulated: bool = False
     relays: tuple[str, ...] = ()
+
+
+class Offer(Announcement):
+    """An announcement that was signed (NIP-89): the newest event of its kind, author and `d` counts."""
+
+    event_id: Hex64
+    provider: Hex64
+    created_at: UnixSeconds
 
 
 class Order(Contract):
@@ -290,111 +294,3 @@ class Sale(Contract):
     def earned_msats(self) -> int:
         """What came in for it, refunds due not taken off."""
         return 0 if self.settlement is None else self.settlement.amount_msats
-
-
-Side = Literal["bought", "sold"]
-
-
-class JobRecord(Contract):
-    """A purchase or a sale as the job book keeps it.
-
-    Attributes:
-        owner: Whose it is: the public key of our side.
-        key: Of a purchase what it is bought for; of a sale the job's id.
-        counterparty: The other side's public key; empty while it is open.
-        version: 1 when it is new, one more with every change.
-        msats: Money that moved: paid, or come in.
-        payment_hash: Of its invoice. No two jobs of one owner and side have the same.
-        body: The canonical JSON of the `Purchase` or `Sale`.
-    """
-
-    side: Side
-    owner: Hex64
-    job_id: Hex64
-    key: str
-    state: str
-    final: bool
-    version: int = Field(ge=1)
-    counterparty: str = ""
-    msats: Msats = 0
-    simulated: bool = False
-    refund_due: bool = False
-    payment_hash: Hex64 | None = None
-    body: str
-
-
-class Moved(Contract):
-    """One change of a job: what happened, as JSON, after which it had this version."""
-
-    version: int
-    at_us: int
-    what: str
-
-
-class JobTotal(Contract):
-    """Jobs of one owner and side that are in one state."""
-
-    state: str
-    jobs: int
-    msats: int
-    refunds_due: int
-    refunds_due_msats: int
-    simulated: bool
-
-
-class Standing(Contract):
-    """What became of the jobs that one provider did for us, newer ones counting more.
-
-    Attributes:
-        answered: Jobs it answered, each weighing a half for every `half_life_s` since.
-        failed: Jobs it refused or left, weighed so.
-        undelivered: Of these the ones we had paid for, weighed so.
-        jobs: How many in all, unweighed.
-    """
-
-    provider: Hex64
-    answered: float
-    failed: float
-    undelivered: float
-    jobs: int
-
-
-class JobBook(Protocol):
-    """Every job bought and sold, in every state it was in. Safe across processes. Raises `LedgerError`."""
-
-    async def put(self, record: JobRecord, what: str) -> bool:
-        """Keep a new job (version 1), or the next version of one, and what happened.
-
-        Args:
-            record: The job as it now is.
-            what: What happened, as JSON: one line of the job's history.
-
-        Returns:
-            Whether it was kept; not when this version is there already: somebody else was quicker. Nor when
-            another job of this owner and side has its payment hash.
-        """
-        ...
-
-    async def get(self, side: Side, owner: str, job_id: str) -> JobRecord | None: ...
-
-    async def of_key(self, side: Side, owner: str, key: str) -> tuple[JobRecord, ...]:
-        """Jobs of one key, oldest first."""
-        ...
-
-    async def unfinished(self, side: Side, owner: str) -> tuple[JobRecord, ...]:
-        """Jobs that are not final, oldest first."""
-        ...
-
-    async def recent(self, side: Side, owner: str | None = None, *, limit: int = 50) -> tuple[JobRecord, ...]:
-        """The jobs that changed last, newest first; of every owner when none is named."""
-        ...
-
-    async def history(self, side: Side, owner: str, job_id: str) -> tuple[Moved, ...]: ...
-
-    async def totals(self, side: Side, owner: str | None = None) -> tuple[JobTotal, ...]:
-        """Jobs and money by state, simulated money apart. Each job counts once."""
-        ...
-
-    async def standings(self, owner: str, *, now_us: int, half_life_s: float) -> tuple[Standing, ...]:
-        """How the providers did that `owner` bought from, by the jobs that are final."""
-        ...

@@ -1,7 +1,8 @@
 """The ports: what a room may be given, and what it may then rely on.
 
 Implementations live in `blocks/`; each family has one shelf of files and one conformance test. The ports
-of the market stand beside what they speak of: `Relay` in `relay.py`, `Wallet` in `wallet.py`, `JobBook` in `market.py`.
+of the market stand beside what they speak of: `Relay` in `relay.py`, `Wallet` in `wallet.py`, `JobBook` in
+`job_book.py`.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

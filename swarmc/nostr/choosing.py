@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from swarmc.contracts.canonical import Contract
-from swarmc.contracts.market import Ask, Encryption, Offer, Standing
+from swarmc.contracts.job_book import Standing
+from swarmc.contracts.market import Ask, Encryption, Offer
 from swarmc.contracts.relay import Hex64
 from swarmc.contracts.wallet import Msats, Network
 from swarmc.nostr.generation import price_of

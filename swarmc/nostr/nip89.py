@@ -5,11 +5,10 @@ from collections.abc import Iterable
 from typing import get_args
 
 import orjson
-from pydantic import Field, JsonValue, ValidationError
+from pydantic import JsonValue, ValidationError
 
-from swarmc.contracts.canonical import Contract
-from swarmc.contracts.market import HANDLER, TEXT_GENERATION, Encryption, Offer, PriceList
-from swarmc.contracts.relay import Kind, NostrEvent, Tags, UnsignedNote
+from swarmc.contracts.market import HANDLER, TEXT_GENERATION, Announcement, Encryption, Offer, PriceList
+from swarmc.contracts.relay import NostrEvent, Tags, UnsignedNote
 from swarmc.contracts.wallet import Network
 from swarmc.nostr.invoices import MAX_MSATS
 from swarmc.nostr.nip90 import MAX_RELAY_LETTERS, MAX_RELAYS, REQUESTS, Code, Unreadable
@@ -21,22 +20,6 @@ MAX_NAME_LETTERS = 200
 MAX_ABOUT_LETTERS = 4_000
 
 _PARAMS = ("model", "max_tokens", "temperature", "top_p", "seed", "stop", "response_format")
-
-
-class Announcement(Contract):
-    """An `Offer` before it is signed: its fields, without those that the signed event brings."""
-
-    name_d: str = "swarmc"
-    kinds: tuple[Kind, ...] = Field(min_length=1)
-    name: str = ""
-    about: str = ""
-    models: tuple[str, ...] = ()
-    prices: PriceList | None = None
-    messages: bool = False
-    encryption: tuple[Encryption, ...] = ()
-    network: Network | None = None
-    simulated: bool = False
-    relays: tuple[str, ...] = ()
 
 
 def offer_note(announcement: Announcement, created_at: int) -> UnsignedNote:

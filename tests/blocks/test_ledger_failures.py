@@ -16,7 +16,7 @@ import sqlalchemy
 from blocks.ledger import SqlJobBook, SqlLedger
 from blocks.ledger.schema import COMPLETIONS, VERSION
 from swarmc.contracts.errors import LedgerError, RunFenced
-from swarmc.contracts.market import JobRecord
+from swarmc.contracts.job_book import JobRecord
 from swarmc.contracts.money import Granted, Known
 from tests.blocks import ledger_process as process
 

@@ -15,7 +15,7 @@ from blocks.ledger import LedgerDatabase, SqlJobBook, SqlLedger
 from blocks.ledger.find import find_job_book, find_ledger
 from blocks.ledger.schema import METADATA, VERSION
 from swarmc.contracts.errors import LedgerError
-from swarmc.contracts.market import JobRecord
+from swarmc.contracts.job_book import JobRecord
 from tests.blocks import ledger_process as process
 
 ROOT = Path(__file__).resolve().parents[2]

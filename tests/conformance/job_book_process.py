@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from blocks.ledger import SqlJobBook
-from swarmc.contracts.market import JobRecord
+from swarmc.contracts.job_book import JobRecord
 
 ROOT = Path(__file__).resolve().parents[2]
 OWNER = "a" * 64

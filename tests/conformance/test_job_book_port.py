@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from blocks.ledger import SqlJobBook
 from blocks.ledger.job_reads import EXCUSED
 from swarmc.contracts.errors import LedgerError
-from swarmc.contracts.market import JobBook, JobRecord
+from swarmc.contracts.job_book import JobBook, JobRecord
 from tests.conformance import job_book_process as process
 from tests.databases import ledger_url, postgres_schema_url, postgres_url
 

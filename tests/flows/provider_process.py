@@ -16,7 +16,8 @@ from pathlib import Path
 from blocks.ledger import SqlJobBook
 from flows.market import Market
 from swarmc.contracts.completions import Completion, CompletionRequest
-from swarmc.contracts.market import JobRecord, JobTotal, Moved, Sale, Side, Standing
+from swarmc.contracts.job_book import JobRecord, JobTotal, Moved, Side, Standing
+from swarmc.contracts.market import Sale
 from swarmc.nostr.keys import SecretKey
 from tests.sellers import EchoVenue, open_seller
 

@@ -14,11 +14,11 @@ from swarmc.compiler.metering import Purse, Remembered
 from swarmc.compiler.scope import scoped
 from swarmc.contracts.completions import CompletionRequest, Message, Sampling
 from swarmc.contracts.errors import BudgetExhausted
-from swarmc.contracts.market import PriceList
+from swarmc.contracts.market import Announcement, PriceList
 from swarmc.contracts.money import Budget, BudgetPolicy
 from swarmc.contracts.ports import Venue
 from swarmc.contracts.spec import LaneSpec
-from swarmc.nostr.nip89 import Announcement, offer_note
+from swarmc.nostr.nip89 import offer_note
 from tests.market import BID_MSATS, Market, open_market
 from tests.nostr.relays import real_relay
 from tests.sellers import Seller, open_seller

@@ -18,7 +18,8 @@ from blocks.relays.pool import RelayPool
 from blocks.venues.swarm_desk import Hands
 from blocks.wallets.ledger_account import LedgerAccount
 from swarmc.contracts.completions import Usage
-from swarmc.contracts.market import JobRecord, Purchase, Sale
+from swarmc.contracts.job_book import JobRecord
+from swarmc.contracts.market import Purchase, Sale
 from swarmc.contracts.money import Receipt, Tally
 from swarmc.contracts.relay import NostrEvent
 from swarmc.contracts.wallet import Invoice, Network, PaymentStatus, Settlement

@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmc.contracts.market import Ask, JobInput, Offer, PriceList, Standing
+from swarmc.contracts.job_book import Standing
+from swarmc.contracts.market import Ask, JobInput, Offer, PriceList
 from swarmc.nostr.choosing import Track, Wanted, choose
 
 ASK = Ask(inputs=(JobInput(data="hi"),))

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swarmc.contracts.market import Offer, PriceList
+from swarmc.contracts.market import Announcement, Offer, PriceList
 from swarmc.contracts.relay import NostrEvent, UnsignedNote
 from swarmc.nostr.events import sign_note
-from swarmc.nostr.nip89 import Announcement, newest_offers, offer_note, parse_offer
+from swarmc.nostr.nip89 import newest_offers, offer_note, parse_offer
 from swarmc.nostr.nip90 import Unreadable
 from tests.nostr.jobs import NOW_S, PROVIDER, STRANGER
 
