@@ -51,7 +51,7 @@ class _Proxy(_Part):
 class FormatPart(_Proxy):
     """The answer has the form that is asked for: 1 or 0. Without options: it is not blank."""
 
-    kind: Literal["format"] = "format"
+    kind: Literal["format"] = Field(default="format", description="Which check this is")
     field: str = Field(default="", description="Which output; empty: all of them")
     required: tuple[str, ...] = Field(default=(), description="Outputs that must be there and not blank")
     parses_json: bool = Field(default=False, description="Text that begins with { or [ must be JSON")
@@ -64,7 +64,7 @@ class FormatPart(_Proxy):
 class KeywordsPart(_Proxy):
     """The share of required words that occur, in any case; 0 where a forbidden one does."""
 
-    kind: Literal["keywords"] = "keywords"
+    kind: Literal["keywords"] = Field(default="keywords", description="Which check this is")
     field: str = Field(default="", description="Which output; empty: all of them")
     required: tuple[str, ...] = Field(default=(), description="Texts that must occur")
     forbidden: tuple[str, ...] = Field(default=(), description="Texts that must not occur")
@@ -79,7 +79,7 @@ class KeywordsPart(_Proxy):
 class LengthPart(_Proxy):
     """The answer's length in bytes of UTF-8 is within bounds: 1 or 0."""
 
-    kind: Literal["length"] = "length"
+    kind: Literal["length"] = Field(default="length", description="Which check this is")
     field: str = Field(default="", description="Which output; empty: all of them together")
     min_bytes: int = Field(default=0, ge=0, description="Least")
     max_bytes: int | None = Field(default=None, ge=0, description="Most; empty: no limit")
@@ -96,7 +96,7 @@ class LengthPart(_Proxy):
 class SyntaxPart(_Proxy):
     """The answer can be parsed: 1 or 0. A fence around the whole of it is left out."""
 
-    kind: Literal["syntax"] = "syntax"
+    kind: Literal["syntax"] = Field(default="syntax", description="Which check this is")
     field: str = Field(
         default="", description="Which output; empty: `code`, `output`, `result` or `content`, else the first text"
     )
@@ -106,7 +106,7 @@ class SyntaxPart(_Proxy):
 class DiffPart(_Part):
     """How near the answer is to the example's own."""
 
-    kind: Literal["diff"] = "diff"
+    kind: Literal["diff"] = Field(default="diff", description="Which check this is")
     field: str = Field(default="", description="Which output; empty: every label that the program gives, on average")
     expected: str = Field(default="", description="The example's field to compare with; empty: of the same name")
     method: DiffMethod = Field(
@@ -125,7 +125,7 @@ class DiffPart(_Part):
 class JudgePart(_Part):
     """A model in the `judge` lane says how good the answer is, `rollouts` times."""
 
-    kind: Literal["llm_judge"] = "llm_judge"
+    kind: Literal["llm_judge"] = Field(default="llm_judge", description="Which check this is")
     criteria: tuple[str, ...] = Field(
         default=("Correctness", "Completeness"), min_length=1, description="What is looked at"
     )
@@ -136,7 +136,7 @@ class JudgePart(_Part):
 class CommandPart(_Part):
     """Commands that all end with 0 when they are run, in a sandbox, on files made of the answer: 1 or 0."""
 
-    kind: Literal["tests_pass"] = "tests_pass"
+    kind: Literal["tests_pass"] = Field(default="tests_pass", description="Which check this is")
     commands: tuple[Annotated[tuple[str, ...], Field(min_length=1)], ...] = Field(
         min_length=1, description="Each a program and its arguments, run in order until one fails"
     )
@@ -155,7 +155,7 @@ class CommandPart(_Part):
 class FunctionPart(_Part):
     """A metric that is known by its name: `exact_match`, `contains`, or a function."""
 
-    kind: Literal["function"] = "function"
+    kind: Literal["function"] = Field(default="function", description="Which check this is")
     metric: str = Field(description="`exact_match`, `contains`, `module:function` or `path/to/file.py:function`")
     tier: Tier = Field(default="truth", description="A `proxy` is asked first")
     threshold_ppm: Ppm | None = Field(default=None, description="As a proxy: below this score the truth is not asked")

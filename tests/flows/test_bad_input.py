@@ -125,7 +125,7 @@ def test_a_read_only_home_says_what_to_do(swarmc_here, write_spec, tmp_path):
 def test_a_full_disk_stops_the_run_and_keeps_what_was_paid(swarmc_here, counting_server, write_spec, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(home)], check=False)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(home)], check=False)
     if mounted.returncode:
         pytest.skip("this machine does not let us mount")
     spec = str(write_spec(counting_server()))

@@ -102,7 +102,7 @@ async def test_a_payment_that_a_crash_cut_off_is_no_reason_not_to_buy_again(tmp_
         answer = await (await market.venue(hands)).complete(asking())
         assert answer.text == "an answer"
         states = sorted((record.state, purchase.failure or "") for record, purchase in await market.bought())
-        assert states == [("answered", ""), ("failed", "unpaid")]
+        assert states == [("answered", ""), ("failed", "unsent")]
         assert await stranger.wallet.balance_msats() == stranger.price_msats
 
 
