@@ -22,9 +22,10 @@ from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.events import Emit, Note
-from swarmc.contracts.metrics import MetricSpec
+from swarmc.contracts.metrics import JudgePart, MetricSpec
 from swarmc.contracts.ports import Ledger, Store
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.verification import Redundancy
 from tasks.bootstrap import bootstrap
 from tasks.load import Loaded
 from tasks.plan import plan
@@ -173,7 +174,9 @@ def prices_of(spec: CompileSpec, loaded: Loaded, lanes: Mapping[Lane, Quoted]) -
     """What a completion costs in each lane, asked before anything is bought."""
     train = [loaded.splits.examples[key] for key in loaded.splits.ids("train")]
     demos = spec.search.max_bootstrapped_demos + spec.search.max_labeled_demos
-    judges = spec.metric.judges if isinstance(spec.metric, MetricSpec) else ()
+    judges: list[JudgePart | Redundancy] = [*spec.metric.judges] if isinstance(spec.metric, MetricSpec) else []
+    if spec.redundancy is not None and spec.redundancy.by == "judge":
+        judges.append(spec.redundancy)
     return quotes(loaded.program, adapter_of(spec), train, demos, lanes, judges)
 
 
