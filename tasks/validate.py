@@ -119,7 +119,9 @@ def _verification(bench: Bench, ranked: Ranked, compared: Compared) -> Verificat
 
 def _tell(bench: Bench, group: Group) -> None:
     """Say what the runs of a group came to, and who said otherwise."""
-    candidate, example = (key.removeprefix("sha256:")[:SHORT_ID_CHARS] for key in (group.candidate_id, group.example_id))
+    candidate, example = (
+        key.removeprefix("sha256:")[:SHORT_ID_CHARS] for key in (group.candidate_id, group.example_id)
+    )
     against = ", ".join(group.dissent[:MOST_NAMED])
     said = f"{group.agreeing} of {len(group.votes)} runs of {candidate} on {example} say the same"
     detail = f"{said}; otherwise said: {against}" if against else said

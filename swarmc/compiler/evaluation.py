@@ -31,7 +31,7 @@ DRESSED_KEPT = 64
 
 @dataclass(frozen=True)
 class Run:
-    """One program run on one example: its outcome, the trace DSPy kept of its predictor calls, and who answered them."""
+    """One program run on one example: its outcome, the trace DSPy kept of its predictor calls, who answered them."""
 
     outcome: Outcome
     trace: tuple[tuple[Any, dict[str, Any], Any], ...] = ()

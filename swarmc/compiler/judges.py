@@ -80,7 +80,7 @@ class Judge:
         return Opinion(score_ppm, f"opinions {given}{lost}: {' '.join([*reasons][:SHOWN_REASONS])}".rstrip(": "))
 
     async def word(self, signature: type[dspy.Signature], inputs: Mapping[str, str], field: str) -> str:
-        """What the lane's model says in one field of a signature; nothing where that cannot be read. Raises as above."""
+        """What the lane's model says in a field of a signature; nothing where that cannot be read. Raises as above."""
         said = await self._say(signature, inputs, 0)
         return "" if isinstance(said, str) else str(getattr(said, field, None) or "")
 
@@ -136,7 +136,7 @@ def prompt(part: JudgePart, answered: Answered) -> list[Message]:
 
 def plain_messages(signature: type[dspy.Signature], inputs: Mapping[str, str]) -> list[Message]:
     """The messages that a judge is sent with these inputs."""
-    written = _adapter().format(signature, [], inputs)
+    written = _adapter().format(signature, [], dict(inputs))
     return [Message(role=message["role"], content=str(message["content"])) for message in written]
 
 

@@ -300,7 +300,9 @@ class CompileSpec(_Asked):
         """The lane's answers are not those of `swarm`: another venue, model or sampling."""
         own, swarm = (self.lanes.get(name) for name in (lane, "swarm"))
         shapes = ("venue", "model", "temperature", "max_tokens")
-        return own is not None and swarm is not None and any(getattr(own, name) != getattr(swarm, name) for name in shapes)
+        return (
+            own is not None and swarm is not None and any(getattr(own, name) != getattr(swarm, name) for name in shapes)
+        )
 
     @property
     def transfer_test(self) -> TransferSpec | None:
