@@ -243,7 +243,7 @@ def _hold(stage: Stage, name: str, new: Contract, old: Contract | None, kind: ty
     )
 
 
-def _of(plan: Plan, used: Collection[Lane]) -> Plan:
+def _of(plan: Plan, used: Collection[str]) -> Plan:
     """The plan without prices of lanes in which nothing was bought: what they asked for was not recorded."""
     free = {"msats_low": 0, "msats_high": 0}
     stages = tuple(line if line.lane in used else line.model_copy(update=free) for line in plan.stages)

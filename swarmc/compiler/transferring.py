@@ -11,7 +11,6 @@ the upper end of the order is below 0, or it scores all alike what the better la
 
 import random
 from collections.abc import Callable, Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,10 +117,10 @@ def correlation_of(cheap: Table, better: Table) -> float | None:
 
 def order_of(cheap: Table, better: Table) -> float | None:
     """Pairs of texts in the same order on an example, less those in the other, over both; nothing of too few."""
-    same = other = 0
-    for a, b in combinations(range(cheap.shape[0]), 2):
-        signs = np.sign(np.round(cheap[a] - cheap[b], DECIMALS)) * np.sign(np.round(better[a] - better[b], DECIMALS))
-        same, other = same + int((signs > 0).sum()), other + int((signs < 0).sum())
+    # Every pair is met from both its ends, so the counts are doubled.
+    one, two = (np.round(table, DECIMALS) for table in (cheap, better))
+    signs = np.sign(one[:, None] - one[None]) * np.sign(two[:, None] - two[None])
+    same, other = int((signs > 0).sum()) // 2, int((signs < 0).sum()) // 2
     return (same - other) / (same + other) if same + other >= FEWEST_PAIRS else None
 
 
