@@ -115,8 +115,9 @@ class Verification(Contract):
     @property
     def counts(self) -> Counts:
         """By example: it counts as decided when it is for every candidate that is compared."""
-        every, left = {group.example_id for group in self.groups}, len(self.undecided) - len(self.verified)
-        return Counts(decided=len(every) - len(self.undecided), verified=len(self.verified), unverified=left)
+        every, undecided = {group.example_id for group in self.groups}, set(self.undecided)
+        verified = undecided & set(self.verified)
+        return Counts(decided=len(every - undecided), verified=len(verified), unverified=len(undecided - verified))
 
     @property
     def dissenters(self) -> tuple[Voice, ...]:
