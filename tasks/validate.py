@@ -72,7 +72,8 @@ async def validate(
         if (shown := validation.comparison) is not None:
             notes.sentence = f"{shown.baseline.score} -> {shown.winner.score}: {shown.verdict}"
         if validation.verification is not None:
-            notes.sentence += f"; {validation.verification.counts}"
+            said = str(validation.verification.counts)
+            notes.sentence = f"{notes.sentence}; {said}" if notes.sentence else said
         notes.report = validate_report(validation)
     return validation
 

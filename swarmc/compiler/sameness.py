@@ -48,7 +48,11 @@ def said(asked: Redundancy, example: dspy.Example, prediction: Any, outputs: Col
 
 
 def normal(answer: Said) -> Said:
-    """The same but for case and white space."""
+    """The same but for case and white space.
+
+    >>> normal({"team": " Billing\\n"})
+    {'team': 'billing'}
+    """
     return {name: " ".join(text.casefold().split()) for name, text in answer.items()}
 
 
