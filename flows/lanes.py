@@ -23,7 +23,7 @@ from swarmc.contracts.spec import LaneSpec
 
 DRAIN_GRACE_S = 10.0
 RESERVED_PER_PLACE = 2
-USED_LANES: tuple[Lane, ...] = ("swarm", "teacher", "propose", "validation", "judge")
+USED_LANES: tuple[Lane, ...] = ("swarm", "teacher", "propose", "validation", "premium", "judge")
 
 
 @dataclass(frozen=True)

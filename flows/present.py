@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -41,7 +41,7 @@ def present_plan(console: Console, plan: Plan, sentences: Mapping[Lane, str]) ->
     """What a compile would ask for, by stage, from and to, and where its calls would run."""
     for lane, sentence in sentences.items():
         console.print(f"lane {lane}: {sentence}", markup=False, highlight=False, soft_wrap=True)
-    for line in plan_lines(plan):
+    for line in (*plan_lines(plan), *_by_lane(plan)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     said = f"{plan.runs:,} program runs over {plan.combinations:,} combinations; nothing was bought"
     console.print(said, highlight=False, soft_wrap=True)
@@ -79,8 +79,29 @@ def _present(console: Console, manifest: CompiledModuleManifest, address: str) -
         table.add_row(name, *_score(score))
     console.print(f"[bold]{manifest.program}[/bold]: [bold]{manifest.verdict}[/bold]", highlight=False)
     console.print(table)
+    for line in _verified(manifest):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     console.print(f"compiled id  {manifest.compiled_id}", highlight=False, soft_wrap=True)
     console.print(f"manifest     {address}", highlight=False, soft_wrap=True)
+
+
+def _by_lane(plan: Plan) -> Iterator[str]:
+    """A line for every lane, where there are several: what all stages together ask of it at most."""
+    lanes = list(dict.fromkeys(line.lane for line in plan.stages))
+    for lane in lanes if len(lanes) > 1 else ():
+        own = [line for line in plan.stages if line.lane == lane]
+        calls, msats = sum(line.calls_high for line in own), sum(line.msats_high for line in own)
+        stages = ", ".join(dict.fromkeys(line.stage for line in own))
+        yield f"lane {lane}: at most {calls:,} calls and {msats:,} msats ({stages})"
+
+
+def _verified(manifest: CompiledModuleManifest) -> Iterator[str]:
+    """How far the scores are verified, who said otherwise, and where the search ran."""
+    if (counts := manifest.scorecard.verification) is not None:
+        yield f"verified     {counts}"
+    for name, title in (("dissent", "dissent      "), ("transfer", "search lane  ")):
+        if name in manifest.details:
+            yield f"{title}{manifest.details[name]}"
 
 
 def _command() -> str:

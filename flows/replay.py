@@ -1,6 +1,7 @@
 """Replay: compile a bundle again without a model, and say where the two part, if they do."""
 
 import tempfile
+from collections.abc import Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -200,7 +201,9 @@ class _Held:
             case SearchResult():
                 _hold_search(made, self.evidence)
             case Planned():
-                _hold(stage, "the plan", made.plan, self.evidence.plan, Plan)
+                used = frozenset(call.receipt.lane for call in self.evidence.bundle.calls)
+                recorded = self.evidence.plan
+                _hold(stage, "the plan", _of(made.plan, used), recorded and _of(recorded, used), Plan)
             case Validation():
                 _hold(stage, "the choice among the finalists", made, self.evidence.validation, Validation)
 
@@ -238,6 +241,13 @@ def _hold(stage: Stage, name: str, new: Contract, old: Contract | None, kind: ty
         stage,
         f"{name} differs in {', '.join(fields)}: {getattr(new, first)!s:.300} instead of {getattr(old, first)!s:.300}",
     )
+
+
+def _of(plan: Plan, used: Collection[str]) -> Plan:
+    """The plan without prices of lanes in which nothing was bought: what they asked for was not recorded."""
+    free = {"msats_low": 0, "msats_high": 0}
+    stages = tuple(line if line.lane in used else line.model_copy(update=free) for line in plan.stages)
+    return plan.model_copy(update={"stages": stages})
 
 
 def _brief(trial: Contract) -> str:

@@ -10,21 +10,25 @@ from prefect import Task
 from flows.lanes import OpenLane
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.datasets import SplitName
+from swarmc.compiler.demands import transfer_cells
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Known, Planned, Price, Sizes, can_write, sized
+from swarmc.compiler.planning import Known, Planned, Price, Sizes, can_write, effective_budget, sized
 from swarmc.compiler.promoting import few_examples_warning
 from swarmc.compiler.quoting import Quoted, quotes
 from swarmc.compiler.studies import without
+from swarmc.compiler.verifying import surely_affordable
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.events import Emit, Note
-from swarmc.contracts.metrics import MetricSpec
+from swarmc.contracts.metrics import JudgePart, MetricSpec
 from swarmc.contracts.ports import Ledger, Store
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.transfer import Transfer
+from swarmc.contracts.verification import Redundancy
 from tasks.bootstrap import bootstrap
 from tasks.load import Loaded
 from tasks.plan import plan
@@ -33,7 +37,9 @@ from tasks.propose import propose
 from tasks.recall import Recalled, recall
 from tasks.record import Found, Recorded, record
 from tasks.search import search
+from tasks.transfer import transfer
 from tasks.validate import validate
+from tasks.verify import verify
 
 RUNS_PER_CALL_SLOT = 3
 QUESTIONS: tuple[SplitName, ...] = ("search", "validation", "test")
@@ -77,9 +83,10 @@ class Steps:
         self._recalled = Recalled()
         self._done: tuple[Stage, ...] = ()
         self._planned: Planned | None = None
+        self._cells: int | None = None
 
     async def find(self) -> Found:
-        """Bootstrap, propose, search, validate.
+        """Bootstrap, propose, search, validate, verify.
 
         Raises:
             SwarmcError: as the steps do. A budget that runs out is none: what was found until then is.
@@ -93,6 +100,9 @@ class Steps:
         pools = Pools(instructions=instructions, demo_sets=demo_sets)
         self._hold("propose", pools)
         planned = await self._plan("propose")
+        if (moved := await self._try_transfer(pools, planned)) is not None and moved.lane != "swarm":
+            bench.lane = moved.lane
+            planned = await self._plan()
         searched = await self._do(search, optimizer, bench, pools, planned.calls("search"))
         self._hold("search", searched)
         planned = await self._plan("search")
@@ -100,8 +110,9 @@ class Steps:
         finalists = [candidate for candidate, _ in searched.finalists]
         calls = planned.calls("validate")
         validation = await self._do(validate, bench, finalists, self._recalled.incumbent, calls)
+        validation = await self._verified(validation, planned)
         self._hold("validate", validation)
-        return Found(pools, searched, validation, planned.plan)
+        return Found(pools, searched, validation, planned.plan, moved)
 
     async def keep(self, found: Found) -> Recorded:
         """Record what was found, and let the winner run under the compile's name if it may.
@@ -116,6 +127,24 @@ class Steps:
         created_at = (await self._ledger.find_run(bench.run_id)).created_at
         recorded = await self._do(record, bench, found, account, self._store, created_at)
         return await self._do(promote, bench, found.validation, self._recalled, recorded, self._store)
+
+    async def _try_transfer(self, pools: Pools, planned: Planned) -> Transfer | None:
+        """Where the search runs; nothing when there is no choice, or the search is too small to ask."""
+        bench, asked = self._bench, self._bench.job.transfer_test
+        self._cells = transfer_cells(bench.job, bench.splits.refs["search"].count, planned.search.runs)
+        if asked is None or not self._cells:
+            return None
+        return await self._do(transfer, bench, pools, asked)
+
+    async def _verified(self, validation: Validation, planned: Planned) -> Validation:
+        """The validation, with what its runs did not agree on answered by the premium lane, if there is one."""
+        bench, job, found = self._bench, self._bench.job, validation.verification
+        if found is None or not found.undecided or validation.comparison is None or "premium" not in job.lanes:
+            return validation
+        self._done += ("validate",)
+        sure = surely_affordable(job, await self._known(), effective_budget(job))
+        calls = planned.calls("verify")
+        return await self._do(verify, bench, validation, self._recalled.incumbent, sure, calls)
 
     async def _do(self, step: Task[P, Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs) -> R:
         return await (step.fn if self._plainly else step)(*args, **kwargs)
@@ -137,8 +166,12 @@ class Steps:
     async def _plan(self, *over: Stage) -> Planned:
         """The plan, now that these stages are over as well."""
         self._done += over
+        planned = self._planned = await self._do(plan, self._bench, await self._known())
+        return planned
+
+    async def _known(self) -> Known:
         sizes = sizes_of(self._bench)
-        known = Known(
+        return Known(
             sizes=sizes,
             demand=lambda asked: self._optimizer.demand(asked, sizes.predictors, sizes.train),
             account=await self._ledger.account(self._bench.run_id),
@@ -147,9 +180,9 @@ class Steps:
             before=self._planned.search if self._planned else None,
             bootstrapped=self._bench.evaluator.demonstrated,
             programs=2 + (self._recalled.incumbent is not None),
+            lane=self._bench.lane,
+            cells=self._cells,
         )
-        planned = self._planned = await self._do(plan, self._bench, known)
-        return planned
 
 
 @contextmanager
@@ -173,7 +206,9 @@ def prices_of(spec: CompileSpec, loaded: Loaded, lanes: Mapping[Lane, Quoted]) -
     """What a completion costs in each lane, asked before anything is bought."""
     train = [loaded.splits.examples[key] for key in loaded.splits.ids("train")]
     demos = spec.search.max_bootstrapped_demos + spec.search.max_labeled_demos
-    judges = spec.metric.judges if isinstance(spec.metric, MetricSpec) else ()
+    judges: list[JudgePart | Redundancy] = [*spec.metric.judges] if isinstance(spec.metric, MetricSpec) else []
+    if spec.redundancy is not None and spec.redundancy.by == "judge":
+        judges.append(spec.redundancy)
     return quotes(loaded.program, adapter_of(spec), train, demos, lanes, judges)
 
 

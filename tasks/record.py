@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from pydantic import JsonValue
+
 from swarmc.compiler.reports import final_report, search_files
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.candidates import Pools, SearchResult, Validation
@@ -13,8 +15,11 @@ from swarmc.contracts.plan import Plan
 from swarmc.contracts.ports import Store
 from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.transfer import Transfer
 from tasks.recall import study_label
 from tasks.stage import stage, step
+
+MOST_NAMED = 20
 
 
 class Recorded(Contract):
@@ -43,6 +48,7 @@ class Found:
     searched: SearchResult
     validation: Validation
     plan: Plan
+    transfer: Transfer | None = None
 
 
 @step("record")
@@ -60,7 +66,9 @@ async def record(bench: Bench, found: Found, account: Account, store: Store, cre
         searched, validation = found.searched, found.validation
         files = {**_files(bench, searched, validation, account), "plan.json": found.plan.canonical()}
         files |= search_files(searched, found.pools)
-        manifest = _manifest(bench, searched, validation, account).with_details(
+        if found.transfer is not None:
+            files["transfer.json"] = found.transfer.canonical()
+        manifest = _manifest(bench, found, account).with_details(
             artifacts={name: content_id(data) for name, data in files.items()},
             created_at=int(created_at.astimezone(UTC).timestamp()),
         )
@@ -97,8 +105,8 @@ def _spec_bytes(spec: CompileSpec) -> bytes:
     return spec.model_dump_json(indent=2, exclude={"ledger", "store", "sinks", "identity"}).encode()
 
 
-def _manifest(bench: Bench, searched: SearchResult, validation: Validation, account: Account) -> CompiledModuleManifest:
-    program = bench.evaluator.program
+def _manifest(bench: Bench, found: Found, account: Account) -> CompiledModuleManifest:
+    program, searched, validation = bench.evaluator.program, found.searched, found.validation
     compared = validation.comparison
     total = account.total
     scorecard = Scorecard(
@@ -108,6 +116,7 @@ def _manifest(bench: Bench, searched: SearchResult, validation: Validation, acco
         improvement=compared.improvement if compared else None,
         optimization_cost_msats=total.msats + total.lost_msats,
         iterations=len(searched.trials),
+        verification=validation.verification.counts if validation.verification and compared else None,
     )
     verdict = compared.verdict if compared else "not measured: the budget ran out"
     manifest = CompiledModuleManifest.new(program.signature_name).with_optimizer(bench.job.optimizer)
@@ -124,5 +133,21 @@ def _manifest(bench: Bench, searched: SearchResult, validation: Validation, acco
             "seed": bench.job.seed,
             "calls": total.calls,
             "search": searched.ended,
+            **_how_verified(found),
         },
     )
+
+
+def _how_verified(found: Found) -> dict[str, JsonValue]:
+    """What a person should know of how the scores came about; nothing where one run in one lane was believed."""
+    said: dict[str, JsonValue] = {}
+    if (known := found.validation.verification) is not None:
+        said["redundancy"] = str(known.asked)
+        if against := known.dissenters:
+            named = [f"{one.voice} in {one.dissents} of {one.runs} runs" for one in against[:MOST_NAMED]]
+            more = [f"and {len(against) - MOST_NAMED} more"] if len(against) > MOST_NAMED else []
+            said["dissent"] = ", ".join([*named, *more])
+    if found.transfer is not None:
+        said["transfer"] = found.transfer.reason
+        said["search_lane"] = found.transfer.lane
+    return said

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 import dspy
 
 from swarmc.compiler.adapters import make_adapter
+from swarmc.compiler.agreement import Panel, with_answers
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metrics import BUILT_IN, load_metric
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import Program, load_program
-from swarmc.contracts.candidates import Candidate, Outcome
+from swarmc.compiler.verifying import ask_premium
+from swarmc.contracts.candidates import Candidate, Evaluation, Outcome
 from swarmc.contracts.canonical import ppm, unplain
 from swarmc.contracts.completions import Lane, Sampling
 from swarmc.contracts.errors import BundleError, SwarmcError, boundary
@@ -107,13 +109,24 @@ async def _rescored(evidence: Evidence, spec: CompileSpec, program: Program) -> 
                 why_not = "some examples are given by their hashes alone"
             if not ids:
                 continue
-            evaluation = await evaluator.evaluate(claim.candidate, ids, lane="validation")
+            evaluation = await _evaluated(evaluator, evidence, spec, _Claim(claim.candidate, tuple(ids)))
             found |= {(evaluation.candidate_id, one.example_id): one for one in evaluation.outcomes}
     except SwarmcError as error:
         why_not = str(error)
     finally:
         evaluator.close()
     return Rescored(found, why_not)
+
+
+async def _evaluated(evaluator: Evaluator, evidence: Evidence, spec: CompileSpec, claim: _Claim) -> Evaluation:
+    """A claim's outcomes as the compile came to them: by one run, or by what several agreed on and the premium lane."""
+    if spec.redundancy is None:
+        return await evaluator.evaluate(claim.candidate, claim.ids, lane="validation")
+    agreed = await Panel(evaluator, spec.redundancy).evaluate(claim.candidate, claim.ids)
+    verification = evidence.validation.verification if evidence.validation else None
+    verified = [key for key in (verification.verified if verification else ()) if key in claim.ids]
+    answered = await ask_premium(evaluator, [claim.candidate], verified, len(verified))
+    return with_answers(agreed.evaluation, answered.outcomes.get(claim.candidate.content_id, {}))
 
 
 def _claims(evidence: Evidence, program: Program) -> list[_Claim]:

@@ -2,7 +2,7 @@
 
 from swarmc.compiler.demonstrations import MOST_DISTINCT
 from swarmc.contracts.money import Account
-from swarmc.contracts.spec import PlannedSearch
+from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
 
 def bootstrap_runs(spec: PlannedSearch, train: int) -> int:
@@ -19,3 +19,19 @@ def bootstrap_calls(account: Account, *, judged: bool) -> int:
     """Completions that bootstrap's program runs took, or those of a judge on them."""
     own = [line.tally for line in account.lines if line.stage == "bootstrap" and (line.lane == "judge") == judged]
     return sum(tally.calls + tally.reused for tally in own)
+
+
+def group_runs(job: CompileSpec) -> tuple[int, int]:
+    """Program runs that one answer of the validation lane takes, at least and at most."""
+    asked = job.redundancy
+    return (1, 1) if asked is None else (asked.agree, asked.of)
+
+
+def transfer_cells(job: CompileSpec, search_examples: int, runs: int) -> int:
+    """Program runs in each lane that show whether the cheap one predicts the better one.
+
+    None where the search itself is not at least twice as large: it would be eaten by its test.
+    """
+    asked = job.transfer_test
+    cells = asked.texts * min(asked.examples, search_examples) if asked is not None else 0
+    return cells if runs >= 2 * cells else 0

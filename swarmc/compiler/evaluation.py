@@ -31,12 +31,13 @@ DRESSED_KEPT = 64
 
 @dataclass(frozen=True)
 class Run:
-    """One program run on one example: its outcome, and the trace DSPy kept of its predictor calls."""
+    """One program run on one example: its outcome, the trace DSPy kept of its predictor calls, who answered them."""
 
     outcome: Outcome
     trace: tuple[tuple[Any, dict[str, Any], Any], ...] = ()
     feedback: str = ""
     prediction: Any = None
+    voices: tuple[str, ...] = ()
 
 
 class Evaluator:
@@ -86,6 +87,10 @@ class Evaluator:
         """The lane's model, or the swarm's."""
         return self._lms.get(lane) or self._lms["swarm"]
 
+    def example(self, example_id: str) -> dspy.Example:
+        """An example by its id."""
+        return self._examples[example_id]
+
     @property
     def adapter(self) -> dspy.Adapter:
         return self._adapter
@@ -110,6 +115,10 @@ class Evaluator:
             score=mean_score([outcome.score_ppm for outcome in outcomes]),
         )
 
+    async def ask(self, candidate: Candidate, example_id: str, *, lane: Lane, rollout_id: int = 0) -> Run:
+        """One program run of `evaluate`, with what it answered. Raises as `evaluate`."""
+        return await self._run(candidate, example_id, lane, rollout_id, keep_trace=False)
+
     async def demonstrate(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Demonstration:
         """Run a candidate in the teacher's lane and keep what each predictor was asked and answered.
 
@@ -120,9 +129,11 @@ class Evaluator:
         demos = _steps(self._module(candidate), run)
         return Demonstration(example_id=example_id, score_ppm=run.outcome.score_ppm, demos=demos)
 
-    async def attempt(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Attempt:
+    async def attempt(
+        self, candidate: Candidate, example_id: str, *, lane: Lane = "swarm", rollout_id: int = 0
+    ) -> Attempt:
         """Score a candidate on one example with the calls of `evaluate`, and keep what was asked, answered and said."""
-        run = await self._run(candidate, example_id, "swarm", rollout_id, keep_trace=True)
+        run = await self._run(candidate, example_id, lane, rollout_id, keep_trace=True)
         example = self._examples[example_id]
         return Attempt(
             example_id=example_id,
@@ -182,11 +193,12 @@ class Evaluator:
         if scope.failures:
             # The program swallowed it; its answer was made without the model's.
             raise scope.failures[0]
+        voices = tuple(sorted({one.venue for one in scope.completions if one.venue}))
         if failure is not None:
-            return Run(Outcome(example_id=key, score_ppm=0, failure=failure, cost=scope.cost()))
+            return Run(Outcome(example_id=key, score_ppm=0, failure=failure, cost=scope.cost()), voices=voices)
         score_ppm, failure, feedback = await self._judge(example, prediction)
         outcome = Outcome(example_id=key, score_ppm=score_ppm, failure=failure, cost=scope.cost())
-        return Run(outcome, tuple(trace or ()), feedback, prediction)
+        return Run(outcome, tuple(trace or ()), feedback, prediction, voices)
 
     async def _call(self, module: dspy.Module, inputs: dict[str, Any]) -> Any:
         if self._threads is None:

@@ -79,18 +79,31 @@ class Judge:
         reasons = dict.fromkeys(one.feedback for one in sorted(read, key=lambda one: one.score_ppm) if one.feedback)
         return Opinion(score_ppm, f"opinions {given}{lost}: {' '.join([*reasons][:SHOWN_REASONS])}".rstrip(": "))
 
+    async def word(self, signature: type[dspy.Signature], inputs: Mapping[str, str], field: str) -> str:
+        """What the lane's model says in a field of a signature; nothing where that cannot be read. Raises as above."""
+        said = await self._say(signature, inputs, 0)
+        return "" if isinstance(said, str) else str(getattr(said, field, None) or "")
+
     async def _ask(self, signature: type[dspy.Signature], inputs: Mapping[str, str], number: int) -> Opinion | str:
         """One opinion, or why there is none."""
-        settings = {"lm": self.lm("judge"), "adapter": _adapter(), "trace": None, "disable_history": True}
-        with scoped(rollout_id=number) as scope, dspy.context(**settings):
-            try:
-                said = await dspy.Predict(signature).acall(**inputs)
-            except Exception as error:  # noqa: BLE001 - DSPy raises many kinds for an answer that it cannot read
-                return _unread(error, scope)
+        said = await self._say(signature, inputs, number)
+        if isinstance(said, str):
+            return said
         score_ppm = read_score(str(said.score))
         if score_ppm is None:
             return f"the score was {one_line(str(said.score))!r}"
         return Opinion(score_ppm, one_line(str(said.reason or "")))
+
+    async def _say(
+        self, signature: type[dspy.Signature], inputs: Mapping[str, str], number: int
+    ) -> dspy.Prediction | str:
+        """What the lane's model says, or why it cannot be read."""
+        settings = {"lm": self.lm("judge"), "adapter": _adapter(), "trace": None, "disable_history": True}
+        with scoped(rollout_id=number) as scope, dspy.context(**settings):
+            try:
+                return await dspy.Predict(signature).acall(**inputs)
+            except Exception as error:  # noqa: BLE001 - DSPy raises many kinds for an answer that it cannot read
+                return _unread(error, scope)
 
 
 def _unread(error: Exception, scope: Scope) -> str:
@@ -118,8 +131,12 @@ def question(part: JudgePart, answered: Answered) -> tuple[type[dspy.Signature],
 
 def prompt(part: JudgePart, answered: Answered) -> list[Message]:
     """The messages that a judge is sent about an answer."""
-    signature, inputs = question(part, answered)
-    written = _adapter().format(signature, [], inputs)
+    return plain_messages(*question(part, answered))
+
+
+def plain_messages(signature: type[dspy.Signature], inputs: Mapping[str, str]) -> list[Message]:
+    """The messages that a judge is sent with these inputs."""
+    written = _adapter().format(signature, [], dict(inputs))
     return [Message(role=message["role"], content=str(message["content"])) for message in written]
 
 

@@ -5,21 +5,26 @@ ends where the answers happened to be. So everything is planned to fit: validati
 first, what is left goes to the search, and the pools are no larger than the search can tell apart.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from swarmc.compiler.demands import bootstrap_calls
+from swarmc.compiler.costs import Known as Known
+from swarmc.compiler.costs import Line, lines_of, over
+from swarmc.compiler.costs import Price as Price
+from swarmc.compiler.costs import Sizes as Sizes
+from swarmc.compiler.costs import calls_per_run as calls_per_run
+from swarmc.compiler.costs import can_write as can_write
+from swarmc.compiler.costs import price_of as price_of
 from swarmc.compiler.presets import PRESETS, Preset, preset_of
 from swarmc.compiler.rooms import Room, rooms
-from swarmc.contracts.completions import Lane, Stage
-from swarmc.contracts.money import Account, Budget, BudgetPolicy, Tally
-from swarmc.contracts.plan import Demand, Plan, StagePlan
+from swarmc.contracts.completions import Stage
+from swarmc.contracts.money import Budget, BudgetPolicy
+from swarmc.contracts.plan import Plan
 from swarmc.contracts.spec import CompileSpec, PlannedSearch, SearchSpec
 
 SHARES = ((1.0, 20), (0.75, 20), (0.5, 20), (0.35, 20), (0.25, 20), (0.15, 20), (0.1, 20), (0.05, 10), (0.0, 3))
 """Shares of the validation and test examples that a plan tries, largest first, each with the fewest that it takes."""
 SEARCH_SHARE = 0.4
-FALLBACK_CALLS = 2
 MOST_RUNS = 50_000
 MADE_BY: dict[Stage, tuple[str, ...]] = {
     "bootstrap": ("demo_sets",),
@@ -27,58 +32,6 @@ MADE_BY: dict[Stage, tuple[str, ...]] = {
     "search": ("runs", "reflections"),
 }
 """By stage, the sizes that cannot be planned again once it is over."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """How many examples each split has, and how many predictors the program.
-
-    `most_calls` is how often these may be called in one run, where that is known to be more than once each.
-    """
-
-    train: int
-    search: int
-    validation: int
-    test: int
-    predictors: int
-    most_calls: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Price:
-    """Msats of one completion in a lane: at least, as expected, at most."""
-
-    low: int = 0
-    expected: int = 0
-    high: int = 0
-
-
-FREE = Price()
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a plan is made from, beside what was asked for.
-
-    Attributes:
-        sizes: Of splits and program.
-        demand: What the optimizer asks for, given a search's sizes.
-        account: What the run bought so far.
-        quotes: By lane, the least and the most that a completion costs; lanes without one use `swarm`.
-        done: Stages that are over: what they bought counts, not what they were planned for.
-        before: The plan that the stages in `done` followed.
-        bootstrapped: Program runs that bootstrap made.
-        programs: Programs that meet on the test examples: the winner, the baseline, and the incumbent if any.
-    """
-
-    sizes: Sizes
-    demand: Callable[[PlannedSearch], Demand]
-    account: Account
-    quotes: Mapping[Lane, Price] = field(default_factory=dict)
-    done: frozenset[Stage] = frozenset()
-    before: PlannedSearch | None = None
-    bootstrapped: int = 0
-    programs: int = 2
 
 
 @dataclass(frozen=True)
@@ -109,21 +62,16 @@ def make_plan(job: CompileSpec, known: Known) -> Planned:
     """
     wanted = _wanted(job, known)
     fitted = _Fitting(job, known, wanted).fitted()
-    lines = tuple(_lines(job, known, fitted))
+    lines = tuple(lines_of(job, known, fitted))
     by_hand = max((len(texts) for texts in job.instructions.values()), default=0)
     texts = 1 + by_hand + (0 if job.proposer == "none" else fitted.instructions)
     plan = Plan(
-        stages=(*_over(known), *(line.shown for line in lines)),
+        stages=(*over(known), *(line.shown for line in lines)),
         runs=fitted.runs,
         combinations=(texts * fitted.demo_sets) ** known.sizes.predictors,
         cut=tuple(_cuts(job, wanted, fitted)),
     )
     return Planned(fitted, plan)
-
-
-def can_write(job: CompileSpec) -> bool:
-    """There is a model that writes instructions."""
-    return job.proposer == "lm"
 
 
 def sized(asked: SearchSpec, sizes: Sizes, *, writes: bool) -> PlannedSearch:
@@ -211,7 +159,7 @@ class _Fitting:
 
     def _is_enough(self, found: PlannedSearch) -> bool:
         """The search gets its share of the calls, or all that it wants: then validation need not shrink further."""
-        lines = list(_lines(self._job, self._known, found))
+        lines = list(lines_of(self._job, self._known, found))
         search = sum(line.calls for line in lines if line.shown.stage == "search")
         return found.runs >= self._wanted.runs // 2 or search >= SEARCH_SHARE * sum(line.calls for line in lines)
 
@@ -241,115 +189,15 @@ class _Fitting:
         return search.model_copy(update=kept)
 
     def _fits(self, search: PlannedSearch) -> bool:
-        lines = list(_lines(self._job, self._known, search))
+        lines = list(lines_of(self._job, self._known, search))
         return all(_holds(room, lines) for room in self._rooms)
 
 
-@dataclass(frozen=True)
-class _Line:
-    """A stage's plan, and what it will take as expected."""
-
-    shown: StagePlan
-    calls: int
-    msats: int
-
-
-def _holds(room: Room, lines: Sequence[_Line]) -> bool:
+def _holds(room: Room, lines: Sequence[Line]) -> bool:
     """Whether everything that is still to come, as expected, fits into a cap."""
     own = [line for line in lines if room.covers(line.shown.stage, line.shown.lane)]
     calls, msats = sum(line.calls for line in own), sum(line.msats for line in own)
     return (room.calls is None or calls <= room.calls) and (room.msats is None or msats <= room.msats)
-
-
-def _lines(job: CompileSpec, known: Known, search: PlannedSearch) -> Iterator[_Line]:
-    """The stages that are not over, in the order of the compile."""
-    demand, sizes = known.demand(search), known.sizes
-    least, expected, most = calls_per_run(job, known)
-    runs_low = min(search.runs, sizes.search)
-    # An incumbent meets the finalists, and the winner on the test examples.
-    incumbents = known.programs - 2
-    together = (search.finalists + incumbents) * search.validation + known.programs * search.test
-    at_least = search.validation + search.test
-
-    def runs(stage: Stage, lane: Lane, low: int, high: int) -> _Line:
-        return _line(job, known, stage, lane, (low * least, high * expected, high * most))
-
-    def written(stage: Stage, high: int) -> _Line:
-        return _line(job, known, stage, "propose", (0, high, high))
-
-    def judged(stage: Stage, high: int) -> _Line:
-        # All of them are expected: a program that gets better passes more proxies, and gives answers not judged before.
-        most = high * job.judge_calls
-        return _line(job, known, stage, "judge", (0, most, most))
-
-    found = [
-        runs("bootstrap", "teacher", demand.bootstrap_runs, demand.bootstrap_runs),
-        judged("bootstrap", demand.bootstrap_runs),
-        written("propose", demand.proposals if can_write(job) else 0),
-        runs("search", "swarm", runs_low, search.runs),
-        judged("search", search.runs),
-        written("search", demand.writings),
-        runs("validate", "validation", at_least, together),
-        judged("validate", together),
-    ]
-    for line in found:
-        if line.shown.stage not in known.done and line.shown.calls_high:
-            yield line
-
-
-def _over(known: Known) -> Iterator[StagePlan]:
-    """What the stages that are over asked for."""
-    for line in known.account.lines:
-        tally = line.tally
-        calls, msats = tally.calls + tally.reused + tally.lost, tally.msats + tally.lost_msats
-        if line.stage in known.done and calls:
-            yield StagePlan(
-                stage=line.stage,
-                lane=line.lane,
-                calls_low=calls,
-                calls_high=calls,
-                msats_low=msats,
-                msats_high=msats,
-            )
-
-
-def _line(job: CompileSpec, known: Known, stage: Stage, lane: Lane, calls: tuple[int, int, int]) -> _Line:
-    low, expected, high = calls
-    booked: Lane = lane if lane in job.lanes else "swarm"
-    price = price_of(booked, known)
-    shown = StagePlan(
-        stage=stage,
-        lane=booked,
-        calls_low=low,
-        calls_high=high,
-        msats_low=low * price.low,
-        msats_high=high * price.high,
-    )
-    return _Line(shown, expected, expected * price.expected)
-
-
-def calls_per_run(job: CompileSpec, known: Known) -> tuple[int, int, int]:
-    """Completions of one program run: at least, as bootstrap needed on average (rounded up), at most.
-
-    Before anything ran, every predictor is expected to be called once.
-    """
-    sizes = known.sizes
-    most = max(sizes.most_calls, sizes.predictors)
-    again = FALLBACK_CALLS if job.adapter.json_fallback and job.adapter.kind == "chat" else 1
-    runs, seen = known.bootstrapped, bootstrap_calls(known.account, judged=False)
-    if "bootstrap" not in known.done or not runs or not seen:
-        return 1, sizes.predictors, most * again
-    expected = max(-(-seen // runs), 1)
-    return max(1, min(seen // runs, sizes.predictors)), expected, max(expected, most) * again
-
-
-def price_of(lane: Lane, known: Known) -> Price:
-    """The quote, with what the lane's completions cost so far as what is expected."""
-    quote = known.quotes.get(lane, known.quotes.get("swarm", FREE))
-    bought = known.account.by_lane().get(lane, Tally())
-    if not bought.calls:
-        return Price(quote.low, quote.high, quote.high)
-    return Price(quote.low, -(-bought.msats // bought.calls), max(quote.high, -(-bought.msats // bought.calls)))
 
 
 def _cuts(job: CompileSpec, wanted: PlannedSearch, fitted: PlannedSearch) -> Iterator[str]:

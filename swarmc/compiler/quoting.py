@@ -6,6 +6,7 @@ from typing import Any
 
 import dspy
 
+from swarmc.compiler import sameness
 from swarmc.compiler.answers import Answered
 from swarmc.compiler.judges import prompt
 from swarmc.compiler.planning import Price
@@ -14,6 +15,7 @@ from swarmc.compiler.proposing import MAX_SHOWN_CHARS
 from swarmc.contracts.completions import CompletionRequest, Lane, Message, Role, Sampling
 from swarmc.contracts.metrics import JudgePart
 from swarmc.contracts.ports import Venue
+from swarmc.contracts.verification import Redundancy
 
 SHOWN_PARTS = 3
 LOOKED_AT = 200
@@ -33,7 +35,7 @@ def quotes(
     examples: Sequence[dspy.Example],
     demos: int,
     lanes: Mapping[Lane, Quoted],
-    judges: Sequence[JudgePart] = (),
+    judges: Sequence[JudgePart | Redundancy] = (),
 ) -> dict[Lane, Price]:
     """By lane, the least and the most that one completion of the compile costs, in msats.
 
@@ -92,9 +94,11 @@ def _prompt(
     return [_message(m["role"], str(m["content"])) for m in adapter.format(signature, shown, inputs)]
 
 
-def _judged(part: JudgePart, example: dspy.Example, outputs: Sequence[str]) -> list[Message]:
+def _judged(part: JudgePart | Redundancy, example: dspy.Example, outputs: Sequence[str]) -> list[Message]:
     """What a judge would be sent of an answer that is the example's own, or as long as its inputs."""
     spare = " ".join(str(value) for value in example.inputs().values())
+    if isinstance(part, Redundancy):
+        return sameness.prompt(example, {name: str(example.get(name, spare)) for name in outputs})
     answer = dspy.Prediction(**{name: example.get(name, spare) for name in outputs})
     return prompt(part, Answered(example, answer, outputs))
 

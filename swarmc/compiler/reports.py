@@ -23,6 +23,8 @@ from swarmc.contracts.money import Account, Tally
 from swarmc.contracts.plan import Plan
 from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.transfer import Transfer
+from swarmc.contracts.verification import Verification
 
 MAX_PAGE_CHARS = 95_000
 CUT, FENCE = "\n\n... cut", "\n```"
@@ -31,6 +33,9 @@ LEADERS = 12
 BEST_INSTRUCTIONS = 5
 MOST_PREDICTORS = 8
 SHOWN_DEMOS = 8
+MOST_VOICES = 50
+SAID = ("redundancy", "dissent", "transfer")
+"""Of a manifest's details, those that a person should read."""
 TITLES = {
     "score.png": "Score over program runs",
     "effects.png": "What instructions (i) and demonstration sets (d) add: logits and their 95 % intervals",
@@ -136,6 +141,7 @@ def validate_report(validation: Validation) -> str:
     comparison = validation.comparison
     if comparison is None:
         return page(*parts, "**The budget ran out before the test examples were scored: no score may be claimed.**")
+    parts += _verification(validation.verification) if validation.verification else []
     failures = [o.failure for o in comparison.winner.outcomes if o.failure]
     parts += ["## Test examples, which no choice has seen", *_compared(comparison, "uncompiled")]
     if validation.incumbent is not None:
@@ -143,6 +149,20 @@ def validate_report(validation: Validation) -> str:
     return page(
         *parts,
         f"{len(failures)} test examples failed, for example: {_brief(failures[0])}" if failures else "",
+    )
+
+
+def transfer_report(found: Transfer) -> str:
+    """Whether the cheap lane may be searched in."""
+    rows = [
+        ["correlation of the two lanes' scores", _interval(found.correlation)],
+        ["order of texts, the same less the other", _interval(found.order)],
+    ]
+    return page(
+        "# Where the search runs",
+        f"{found.reason}.",
+        f"{found.texts} texts on {found.examples} search examples, in lane `swarm` and in lane `{found.against}`.",
+        table(["", "95 % interval"], rows),
     )
 
 
@@ -169,10 +189,13 @@ def final_report(
         ["winner on the search examples (flattering)", _interval(card.proxy_score)],
     ]
     files = [[name, f"`{uri}`"] for name, uri in manifest.artifacts.items()]
+    said = [f"Test examples: {card.verification}."] if card.verification else []
+    said += [f"{name.capitalize()}: {manifest.details[name]}." for name in SAID if name in manifest.details]
     return page(
         f"# {name}: {manifest.verdict}",
         f"Program `{manifest.program}`, compiled id `{manifest.compiled_id}`.",
         table(["", "score, 95 % interval"], rows),
+        *said,
         "## Cost",
         account_table(account),
         "## What changed in the prompt",
@@ -262,6 +285,24 @@ def _compared(comparison: Comparison, other: str) -> list[str]:
         ["difference, paired", _interval(comparison.improvement), str(comparison.improvement.count)],
     ]
     return [table(["", "score", "examples"], rows), f"Verdict: **{comparison.verdict}**."]
+
+
+def _verification(found: Verification) -> list[str]:
+    """By what the answers on the test examples stand, and who said otherwise."""
+    counts = found.counts
+    rows = [
+        ["decided by agreement", f"{counts.decided:,}"],
+        ["verified by the premium lane", f"{counts.verified:,}"],
+        ["unverified: the largest camp stands", f"{counts.unverified:,}"],
+    ]
+    parts = [f"## How far this is verified ({found.asked})", table(["test examples", ""], rows)]
+    against = [[one.voice, f"{one.dissents:,}", f"{one.runs:,}"] for one in found.dissenters[:MOST_VOICES]]
+    if against:
+        parts += [
+            "Who said otherwise than was agreed on:",
+            table(["who", "runs otherwise", "runs in decided groups"], against),
+        ]
+    return parts
 
 
 def _range(low: int, high: int) -> str:

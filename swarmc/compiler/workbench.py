@@ -19,6 +19,7 @@ from swarmc.contracts.candidates import (
     Study,
     Trial,
 )
+from swarmc.contracts.completions import Lane
 from swarmc.contracts.events import CandidateEntered, Emit, TrialScored
 from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
@@ -37,6 +38,7 @@ class Bench:
         run_id: Whose events they are.
         spec: The search as it is planned; a later plan replaces it.
         earlier: What an earlier search of this program learned.
+        lane: Where candidates are scored.
     """
 
     job: CompileSpec
@@ -47,6 +49,7 @@ class Bench:
     spec: PlannedSearch
     earlier: Study | None = None
     best_ppm: int = 0
+    lane: Lane = "swarm"
 
     def __post_init__(self) -> None:
         self._told: set[str] = set()
@@ -91,7 +94,7 @@ class Bench:
 
     async def evaluate(self, candidate: Candidate, example_ids: Sequence[str], *, rollout_id: int = 0) -> Evaluation:
         self._tell_candidate(candidate)
-        return await self.evaluator.evaluate(candidate, example_ids, rollout_id=rollout_id)
+        return await self.evaluator.evaluate(candidate, example_ids, lane=self.lane, rollout_id=rollout_id)
 
     async def demonstrate(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Demonstration:
         return await self.evaluator.demonstrate(candidate, example_id, rollout_id=rollout_id)
@@ -113,7 +116,7 @@ class Bench:
 
     async def attempt(self, candidate: Candidate, example_id: str, *, rollout_id: int = 0) -> Attempt:
         self._tell_candidate(candidate)
-        return await self.evaluator.attempt(candidate, example_id, rollout_id=rollout_id)
+        return await self.evaluator.attempt(candidate, example_id, lane=self.lane, rollout_id=rollout_id)
 
     async def write(self, prompt: str, *, rollout_id: int = 0) -> str:
         return await ask_plainly(self.evaluator, prompt, rollout_id)

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from swarmc.contracts.canonical import PPM, ContentId, Contract, Ppm, content_id
+from swarmc.contracts.verification import Verification
 
 
 class Demo(Contract):
@@ -277,6 +278,7 @@ class Validation(Contract):
         comparison: Winner against baseline on test examples; `None` when the budget ran out before.
         incumbent: Winner against the program that is promoted now, on the same examples; `None` without one, or
             when it is the winner or the baseline itself.
+        verification: How far the scores are verified; `None` where one run of an example was believed.
     """
 
     finalists: tuple[tuple[Candidate, Score], ...]
@@ -284,3 +286,4 @@ class Validation(Contract):
     comparison: Comparison | None
     ended: Literal["completed", "budget"]
     incumbent: Comparison | None = None
+    verification: Verification | None = Field(default=None, exclude_if=lambda value: value is None)

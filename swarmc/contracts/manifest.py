@@ -11,6 +11,7 @@ from pydantic import Field, JsonValue, PlainSerializer
 
 from swarmc.contracts.candidates import Candidate, DatasetRef, Demo, Score
 from swarmc.contracts.canonical import PPM, ContentId, Contract, Ppm
+from swarmc.contracts.verification import Counts
 
 
 class PrivacyMode(StrEnum):
@@ -34,6 +35,7 @@ class Scorecard(Contract):
         optimization_cost_msats: Everything the run paid, and what it may have paid and lost.
         iterations: Trials of the search.
         custom_metrics: Further metrics, in parts per million.
+        verification: By what the answers of the definitive evaluation stand; `None` without redundancy.
     """
 
     proxy_score: Score | None = None
@@ -43,6 +45,7 @@ class Scorecard(Contract):
     optimization_cost_msats: int = Field(default=0, ge=0)
     iterations: int = Field(default=0, ge=0)
     custom_metrics: dict[str, int] = Field(default={})
+    verification: Counts | None = Field(default=None, exclude_if=lambda value: value is None)
 
 
 Names = Annotated[frozenset[str], PlainSerializer(sorted)]

@@ -9,6 +9,8 @@ from swarmc.contracts.completions import Lane
 from swarmc.contracts.manifest import Compatibility, PrivacyMode
 from swarmc.contracts.metrics import MetricSpec
 from swarmc.contracts.money import BudgetPolicy
+from swarmc.contracts.transfer import TransferSpec
+from swarmc.contracts.verification import Redundancy
 
 
 class _Asked(BaseModel):
@@ -188,6 +190,11 @@ Instructions = Annotated[
 ]
 
 
+def _not_asked(value: object) -> bool:
+    # What is not asked for is no part of what is hashed: specs keep the ids that they had before it could be.
+    return value is None
+
+
 def _kind_of_metric(value: object) -> str:
     return "weighed" if isinstance(value, dict | MetricSpec) else "named"
 
@@ -219,7 +226,19 @@ class CompileSpec(_Asked):
     lanes: dict[Lane, LaneSpec] = Field(
         default={"swarm": LaneSpec()},
         description="`swarm` is needed; `propose`, `teacher` and `validation` default to it; a metric with a judge "
-        "needs a lane `judge`",
+        "needs a lane `judge`; `premium` answers what `redundancy` leaves undecided",
+    )
+    redundancy: Redundancy | None = Field(
+        default=None,
+        exclude_if=_not_asked,
+        description="How many runs in the validation lane must agree on an answer: {'agree': 3, 'of': 5, 'by': "
+        "'answer'}; empty: one run is believed",
+    )
+    transfer: TransferSpec | None = Field(
+        default=None,
+        exclude_if=_not_asked,
+        description="Whether the search first finds out that its lane predicts the validation lane; empty: with "
+        "`redundancy`, where the two lanes differ",
     )
     optimizer: Literal["MIPROv2", "COPRO", "GEPA", "Pareto"] = Field(default="MIPROv2", description="How to search")
     search: SearchSpec = SearchSpec()
@@ -261,6 +280,35 @@ class CompileSpec(_Asked):
                 "the metric has a part `llm_judge`, so `lanes` needs a lane `judge`; it may have the venue of `swarm`"
             )
         return self
+
+    @model_validator(mode="after")
+    def _has_lanes_that_verify(self) -> Self:
+        if self.redundancy is not None and self.redundancy.by == "judge" and "judge" not in self.lanes:
+            raise ValueError(
+                "`redundancy` is by judge, so `lanes` needs a lane `judge`; it may have the venue of `swarm`"
+            )
+        against = self.transfer.against if self.transfer else None
+        if "premium" in self.lanes and "swarm" in self.lanes and self.redundancy is None and against != "premium":
+            raise ValueError(
+                "the lane `premium` answers what redundancy leaves undecided: give `redundancy`, or leave it out"
+            )
+        if against is not None and against not in self.lanes:
+            raise ValueError(f"`transfer` is against a lane that `lanes` lacks: {against}")
+        return self
+
+    def differs(self, lane: Lane) -> bool:
+        """The lane's answers are not those of `swarm`: another venue, model or sampling."""
+        own, swarm = (self.lanes.get(name) for name in (lane, "swarm"))
+        shapes = ("venue", "model", "temperature", "max_tokens")
+        return (
+            own is not None and swarm is not None and any(getattr(own, name) != getattr(swarm, name) for name in shapes)
+        )
+
+    @property
+    def transfer_test(self) -> TransferSpec | None:
+        """The test that is to be made before the search; nothing when there is no better lane to move up to."""
+        asked = self.transfer or (TransferSpec() if self.redundancy else None)
+        return asked if asked is not None and asked.examples and self.differs("validation") else None
 
     @property
     def metric_name(self) -> str:

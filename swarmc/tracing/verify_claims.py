@@ -8,6 +8,7 @@ from swarmc.contracts.candidates import Comparison, Outcome
 from swarmc.contracts.canonical import plain, unplain
 from swarmc.contracts.manifest import CompiledPredictor
 from swarmc.contracts.money import Tally
+from swarmc.contracts.verification import Verification
 from swarmc.tracing.evidence import Evidence, chosen, text_of
 from swarmc.tracing.findings import Notes, Rescored, Rules
 from swarmc.tracing.statements import bytes_to_sign, problems_of
@@ -22,6 +23,7 @@ def check_claims(evidence: Evidence, notes: Notes, rules: Rules, rescored: Resco
     _saved(evidence, notes)
     _search(evidence, notes)
     _scores(evidence, notes, rules)
+    _groups(evidence, notes)
     _rescored(evidence, notes, rules, rescored)
     _account(evidence, notes)
     _manifest(evidence, notes)
@@ -172,6 +174,39 @@ def _compared(evidence: Evidence, notes: Notes) -> None:
         notes.expect(told == right, line, f"the baseline is {told}, but the uncompiled program is {right}")
 
 
+def _verification(evidence: Evidence) -> Verification | None:
+    """How far the scores are verified; nothing where there are no scores, or one run of an example was believed."""
+    return evidence.validation.verification if evidence.validation and evidence.validation.comparison else None
+
+
+def _groups(evidence: Evidence, notes: Notes) -> None:
+    """What was agreed on follows from the votes, and every outcome from that, or from the premium lane."""
+    found, before, line = _verification(evidence), len(notes.faults), evidence.line("validation.json")
+    if found is None:
+        return
+    asked = evidence.spec.redundancy if evidence.spec else found.asked
+    notes.expect(found.asked == asked, line, f"the runs agreed by {found.asked}, but the spec asks for {asked}")
+    strange = set(found.verified) - set(found.undecided)
+    notes.expect(not strange, line, f"{len(strange)} verified examples were not undecided")
+    groups = {(group.candidate_id, group.example_id): group for group in found.groups}
+    for group in found.groups:
+        what = f"{group.candidate_id} on {group.example_id}: {group.agreeing} of {len(group.votes)} runs"
+        right = group.agreeing >= found.asked.agree and len(group.votes) <= found.asked.of
+        notes.expect(right == group.decided, line, f"{what} agree, which is {'' if right else 'not '}{found.asked}")
+    for name, one in evidence.evaluations().items():
+        for outcome in one.outcomes:
+            told = groups.get((one.candidate_id, outcome.example_id))
+            if (
+                not notes.expect(told is not None, line, f"{name} on {outcome.example_id}: no runs are told")
+                or not told
+            ):
+                continue
+            stands = next((vote.score_ppm for vote in told.votes if vote.camp == told.camp), None)
+            fits = outcome.example_id in found.verified or stands == outcome.score_ppm
+            notes.expect(fits, line, f"{name} on {outcome.example_id} scores {outcome.score_ppm}, its runs {stands}")
+    notes.done(before, f"{len(found.groups)} groups of runs: {found.counts}")
+
+
 def _rescored(evidence: Evidence, notes: Notes, rules: Rules, rescored: Rescored) -> None:
     """Outcomes made anew from the recorded answers are those that were recorded."""
     before, line, count = len(notes.faults), evidence.line("validation.json"), 0
@@ -243,6 +278,7 @@ def _manifest(evidence: Evidence, notes: Notes) -> None:
             "truth_score": (card.truth_score, compared.winner.score if compared else None),
             "baseline_score": (card.baseline_score, compared.baseline.score if compared else None),
             "improvement": (card.improvement, compared.improvement if compared else None),
+            "verification": (card.verification, found.counts if (found := _verification(evidence)) else None),
             "verdict": (manifest.verdict, compared.verdict if compared else "not measured: the budget ran out"),
         }
     if evidence.account is not None:
