@@ -5,6 +5,7 @@ is taken up where it stands: the job book knows it by the completion's request i
 """
 
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ PASSED_ON: frozenset[Failure] = frozenset({"refused", "too_dear"})
 """Failures after which another provider is asked at once."""
 
 MOST_PROVIDERS = 3
+MOST_PROMPTS = 20_000
+"""Prompts of which it is remembered who answered them."""
+
 PUBLIC = Redactor.of(PrivacyMode.PUBLIC_OK)
 
 
@@ -92,6 +96,7 @@ class SwarmVenue:
         self._desk = desk
         self._offers = offers
         self._habits = habits
+        self._heard: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def quote(self, request: CompletionRequest) -> int:  # noqa: ARG002 - a bid holds for every request
         """The bid, and the most that paying may cost: no job costs more."""
@@ -139,8 +144,8 @@ class SwarmVenue:
 
     async def _buy(self, request: CompletionRequest) -> Purchase:
         """Ask the best provider, and where it refuses before it was paid, the next ones."""
-        sent = self._outgoing(request)
-        wanted = self._wanted(sent)
+        sent, prompt = self._outgoing(request), _prompt_of(request)
+        wanted = self._wanted(sent).model_copy(update={"heard": self._heard.get(prompt, ())})
         choice = await self._offers.choose(wanted, patience_s=self._habits.patience_s)
         if not choice.offers:
             raise self._nobody(choice)
@@ -152,7 +157,15 @@ class SwarmVenue:
             if not choice.offers:
                 break
             purchase = await self._buy_of(choice.offers[0], request, sent)
+        if purchase.result is not None:
+            self._remember(prompt, purchase.result.provider)
         return purchase
+
+    def _remember(self, prompt: str, provider: str) -> None:
+        """Another sample of the same prompt is asked of another provider, where there are several."""
+        self._heard[prompt] = (*self._heard.pop(prompt, ()), provider)
+        if len(self._heard) > MOST_PROMPTS:
+            self._heard.popitem(last=False)
 
     async def _buy_of(self, offer: Offer, request: CompletionRequest, sent: CompletionRequest) -> Purchase:
         order = self._order(request.request_id, sent, offer)
@@ -216,6 +229,11 @@ class SwarmVenue:
             f"{self._habits.bid_msats} msats; {seen}. Look at the bid, the model's name and the relays",
             retryable=any("left alone" in why for why in choice.others.values()),
         )
+
+
+def _prompt_of(request: CompletionRequest) -> str:
+    """What all samples of one prompt have in common."""
+    return request.model_copy(update={"rollout_id": 0}).request_id if request.rollout_id else request.request_id
 
 
 def _judge_of(request: CompletionRequest) -> Judge:

@@ -32,6 +32,7 @@ class Wanted(Contract):
         wait_msats_per_s: What a second of waiting is worth: a dearer provider is taken when it saves more.
         encryption: It must be able to decrypt this.
         only: Nobody but these, where any are named.
+        heard: Who answered the same prompt before: they are asked again only where nobody else fits.
     """
 
     ask: Ask
@@ -41,6 +42,7 @@ class Wanted(Contract):
     wait_msats_per_s: Msats = 0
     encryption: Encryption | None = None
     only: tuple[Hex64, ...] = ()
+    heard: tuple[Hex64, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ def choose(offers: Sequence[Offer], wanted: Wanted, tracks: Mapping[str, Track],
     """Rank the offers that fit.
 
     An offer's rank is what it is expected to cost: its price, or the bid where it names none, over the share of
-    jobs that it does, and the worth of the time it will take with what it has in flight for us already.
+    jobs that it does, and the worth of the time it will take with what it has in flight for us already. Another
+    voice goes before a better rank.
 
     Args:
         offers: The newest of each provider.
@@ -112,8 +115,9 @@ def choose(offers: Sequence[Offer], wanted: Wanted, tracks: Mapping[str, Track],
         if reason:
             others[offer.provider] = reason
         else:
-            fitting.append((_expected_msats(offer, wanted, track), offer.provider, offer))
-    return Choice(tuple(offer for _, _, offer in sorted(fitting, key=lambda one: one[:2])), others)
+            rank = (offer.provider in wanted.heard, _expected_msats(offer, wanted, track), offer.provider)
+            fitting.append((rank, offer))
+    return Choice(tuple(offer for _, offer in sorted(fitting, key=lambda one: one[0])), others)
 
 
 def _expected_msats(offer: Offer, wanted: Wanted, track: Track) -> float:

@@ -75,6 +75,12 @@ def test_work_is_spread_over_equals() -> None:
     assert order([offer("a"), offer("b")], busy, WANTED.model_copy(update={"wait_msats_per_s": 10})) == "ba"
 
 
+def test_who_answered_the_same_prompt_before_is_asked_last() -> None:
+    offers = [offer("a", 100), offer("b", 300), offer("c", 200)]
+    wanted = WANTED.model_copy(update={"heard": ("a" * 64, "c" * 64)})
+    assert order(offers, wanted=wanted) == "bac"
+
+
 def test_a_provider_that_failed_is_left_alone_for_longer_each_time() -> None:
     once = Track().failed(100.0, 5.0)
     twice = once.failed(105.0, 5.0)

@@ -223,6 +223,15 @@ async def test_where_one_provider_refuses_the_next_one_is_asked(market: Market) 
     assert (await (await market.venue()).complete(asking())).usage.cost_msats == 300
 
 
+async def test_samples_of_one_prompt_are_asked_of_distinct_providers_as_far_as_there_are(market: Market) -> None:
+    for price in (10, 20, 30):
+        await market.stranger(honest, price_msats=price)
+    venue = await market.venue()
+    costs = [(await venue.complete(asking(rollout_id=number))).usage.cost_msats for number in range(4)]
+    assert costs == [10, 20, 30, 10]
+    assert (await venue.complete(asking("another prompt"))).usage.cost_msats == 10
+
+
 async def test_a_refusal_is_told_where_nobody_else_is_there(market: Market) -> None:
     await market.stranger(busy)
     with pytest.raises(VenueError, match="busy: come back later") as caught:
