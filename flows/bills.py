@@ -32,9 +32,9 @@ def terms_of(spec: CompileSpec, lanes: Mapping[Lane, Quoted], blocks: Mapping[La
         blocks: Their configuration: the rate is the reference lane's, else that of any lane that has one.
     """
     reference = reference_of(spec)
-    first = [blocks[reference]] if reference in blocks else []
-    rates = [block.msats_per_usd for block in [*first, *blocks.values()] if isinstance(block, LiteLLM)]
-    rate = next(iter(rates), MSATS_PER_USD)
+    first = sorted(blocks, key=lambda lane: lane != reference)
+    rates = (block.msats_per_usd for lane in first if isinstance(block := blocks[lane], LiteLLM))
+    rate = next(rates, MSATS_PER_USD)
     if reference is None:
         return Terms(rate)
     venue = lanes[reference].venue

@@ -104,7 +104,7 @@ def sentences(bill: Bill) -> Iterator[str]:
     if bill.reused:
         yield f"{bill.reused:,} calls were paid for by earlier runs and are in neither sum"
     if bill.lost:
-        compared = f", and not in the price of lane {bill.reference}" if bill.reference else ""
+        compared = f"; what is lost in other lanes is in no price of lane {bill.reference}" if bill.reference else ""
         yield f"{bill.lost:,} calls were lost and count at the most they can have cost{compared}"
     yield f"1 dollar is {bill.msats_per_usd:,} msats"
 
