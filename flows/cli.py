@@ -132,7 +132,7 @@ def show(run: RunId, ledger: LedgerOption = None) -> None:
 
 @app.command()
 def cost(run: RunId, ledger: LedgerOption = None) -> None:
-    """Show what a run bought: calls, tokens and msats by stage and lane."""
+    """Show a run's bill: calls, tokens, msats and dollars by stage and lane, beside the premium lane alone."""
     run_command(_cost(run, ledger))
 
 
@@ -257,8 +257,11 @@ async def _show(prefix: str, ledger_url: str | None) -> None:
 
 async def _cost(prefix: str, ledger_url: str | None) -> None:
     from blocks.ledger.find import find_ledger
-    from flows.present import present_account
+    from flows.bills import bill_again
+    from flows.present import present_account, present_bill
 
     async with find_ledger(ledger_url) as ledger:
         record = await ledger.find_run(prefix)
         present_account(console, await ledger.account(record.run_id))
+        bill, why = await bill_again(ledger, record)
+    present_bill(console, bill, why)

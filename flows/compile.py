@@ -17,11 +17,14 @@ from blocks.sinks.event_log import EventLog, event_log_path
 from blocks.sinks.find import find_sinks
 from blocks.sinks.hud import HudSink
 from blocks.stores import find_store
+from flows.bills import terms_of
 from flows.lanes import calm_interpreter, find_venues, open_lanes
 from flows.steps import Steps, open_bench, prices_of
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.planning import effective_budget
+from swarmc.compiler.quoting import Quoted
 from swarmc.compiler.telling import Teller
+from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError
 from swarmc.contracts.events import Emit, Note, RunOpened
 from swarmc.contracts.money import BudgetPolicy
@@ -139,8 +142,10 @@ class _Compile:
         self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))
         loaded = await load(self.spec, sentences, self.lease.run_id, self.emit)
         async with open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lanes:
-            prices = prices_of(self.spec, loaded, {lane: one.quoted for lane, one in lanes.items()})
+            quoted: dict[Lane, Quoted] = {lane: one.quoted for lane, one in lanes.items()}
+            prices = prices_of(self.spec, loaded, quoted)
+            terms = terms_of(self.spec, quoted, {lane: venue.block for lane, venue in found.items()})
             with open_bench(self.spec, loaded, lanes, self.emit, self.lease.run_id) as bench:
                 bench.evaluator.tell(Teller(self.emit, self.lease.run_id, self.spec.program))
                 steps = Steps(bench, prices, self.ledger, self.store)
-                return await steps.keep(await steps.find())
+                return await steps.keep(await steps.find(), terms)

@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from blocks.sinks.terminal import plan_lines
+from swarmc.compiler import billing
+from swarmc.contracts.bill import Bill
 from swarmc.contracts.candidates import Score
 from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted
@@ -27,6 +29,8 @@ def present_result(console: Console, recorded: Recorded, account: Account) -> in
         console.print(said, markup=False, highlight=False, soft_wrap=True)
     console.print()
     present_account(console, account)
+    if recorded.bill is not None:
+        present_bill(console, recorded.bill)
     again = f"{_command()} cost {recorded.manifest.run_id[:8]}"
     console.print(f"\nthe account again: {again}", highlight=False, soft_wrap=True)
     return 0 if recorded.manifest.scorecard.truth_score else BudgetExhausted.exit_code
@@ -69,6 +73,21 @@ def present_account(console: Console, account: Account) -> None:
         table.add_row(line.stage, line.lane, *_numbers(line.tally))
     table.add_row("all", "", *_numbers(account.total), style="bold")
     console.print(table)
+
+
+def present_bill(console: Console, bill: Bill, why: str = "") -> None:
+    """What was paid by stage and lane in msats and dollars, beside the reference lane alone; `why` nothing is there."""
+    console.print()
+    table = Table("stage", "lane", box=None, pad_edge=False)
+    for head in billing.headings(bill)[2:]:
+        table.add_column(head, justify="right")
+    *lines, total = billing.rows(bill)
+    for line in lines:
+        table.add_row(*line)
+    table.add_row(*total, style="bold")
+    console.print(table)
+    for sentence in (*billing.sentences(bill), *([why] if why else [])):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
 
 def _present(console: Console, manifest: CompiledModuleManifest, address: str) -> None:

@@ -7,8 +7,10 @@ from typing import Any, ParamSpec, TypeVar
 import dspy
 from prefect import Task
 
+from flows.bills import play_of
 from flows.lanes import OpenLane
 from swarmc.compiler.adapters import make_adapter
+from swarmc.compiler.billing import Terms, bill_of
 from swarmc.compiler.datasets import SplitName
 from swarmc.compiler.demands import transfer_cells
 from swarmc.compiler.evaluation import Evaluator
@@ -35,7 +37,7 @@ from tasks.plan import plan
 from tasks.promote import promote
 from tasks.propose import propose
 from tasks.recall import Recalled, recall
-from tasks.record import Found, Recorded, record
+from tasks.record import Costs, Found, Recorded, record
 from tasks.search import search
 from tasks.transfer import transfer
 from tasks.validate import validate
@@ -114,8 +116,12 @@ class Steps:
         self._hold("validate", validation)
         return Found(pools, searched, validation, planned.plan, moved)
 
-    async def keep(self, found: Found) -> Recorded:
+    async def keep(self, found: Found, terms: Terms) -> Recorded:
         """Record what was found, and let the winner run under the compile's name if it may.
+
+        Args:
+            found: What was found.
+            terms: What the bill is written by.
 
         Raises:
             BudgetExhausted: nothing at all could be bought.
@@ -124,8 +130,9 @@ class Steps:
         account = await self._ledger.account(bench.run_id)
         if account.total.calls + account.total.reused == 0:
             raise BudgetExhausted("the budget did not allow a single call; raise it and run again", scope="run")
+        bill = bill_of(account, terms, await play_of(self._ledger, account))
         created_at = (await self._ledger.find_run(bench.run_id)).created_at
-        recorded = await self._do(record, bench, found, account, self._store, created_at)
+        recorded = await self._do(record, bench, found, Costs(account, bill), self._store, created_at)
         return await self._do(promote, bench, found.validation, self._recalled, recorded, self._store)
 
     async def _try_transfer(self, pools: Pools, planned: Planned) -> Transfer | None:

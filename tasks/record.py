@@ -7,6 +7,7 @@ from pydantic import JsonValue
 
 from swarmc.compiler.reports import final_report, search_files
 from swarmc.compiler.workbench import Bench
+from swarmc.contracts.bill import Bill
 from swarmc.contracts.candidates import Pools, SearchResult, Validation
 from swarmc.contracts.canonical import Contract, content_id
 from swarmc.contracts.manifest import CompiledModuleManifest, Scorecard
@@ -31,6 +32,7 @@ class Recorded(Contract):
         address: Where a person opens the manifest.
         uris: By file name, of everything that was put into the store.
         promotion: What became of the winner.
+        bill: What it cost, and what it would have cost.
     """
 
     manifest: CompiledModuleManifest
@@ -38,6 +40,7 @@ class Recorded(Contract):
     address: str
     uris: dict[str, str]
     promotion: Promotion | None = None
+    bill: Bill | None = None
 
 
 @dataclass(frozen=True)
@@ -51,28 +54,36 @@ class Found:
     transfer: Transfer | None = None
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a run bought, and its bill."""
+
+    account: Account
+    bill: Bill
+
+
 @step("record")
-async def record(bench: Bench, found: Found, account: Account, store: Store, created_at: datetime) -> Recorded:
+async def record(bench: Bench, found: Found, costs: Costs, store: Store, created_at: datetime) -> Recorded:
     """Put everything into the store; the manifest last, so that a manifest never names what is missing.
 
     Args:
         bench: The compile's workbench.
         found: What the compile found.
-        account: What the run bought.
+        costs: What the run bought, and its bill.
         store: Where artifacts go.
         created_at: When the run began; part of the manifest, so that a resumed run writes the same.
     """
     async with stage("record", bench.run_id, bench.emit) as notes:
         searched, validation = found.searched, found.validation
-        files = {**_files(bench, searched, validation, account), "plan.json": found.plan.canonical()}
+        files = {**_files(bench, searched, validation, costs), "plan.json": found.plan.canonical()}
         files |= search_files(searched, found.pools)
         if found.transfer is not None:
             files["transfer.json"] = found.transfer.canonical()
-        manifest = _manifest(bench, found, account).with_details(
+        manifest = _manifest(bench, found, costs).with_details(
             artifacts={name: content_id(data) for name, data in files.items()},
             created_at=int(created_at.astimezone(UTC).timestamp()),
         )
-        report = final_report(bench.job.name, manifest, account, bench.own, validation.winner)
+        report = final_report(bench.job.name, manifest, costs.account, costs.bill, (bench.own, validation.winner))
         files |= {"report.md": report.encode(), "manifest.json": manifest.canonical()}
         uris, address = {}, ""
         for name, data in files.items():
@@ -82,10 +93,10 @@ async def record(bench: Bench, found: Found, account: Account, store: Store, cre
             await store.label(study_label(bench.job.name), uris["study.json"])
         notes.sentence = f"manifest {address}"
         notes.report = report
-    return Recorded(manifest=manifest, manifest_uri=uris["manifest.json"], address=address, uris=uris)
+    return Recorded(manifest=manifest, manifest_uri=uris["manifest.json"], address=address, uris=uris, bill=costs.bill)
 
 
-def _files(bench: Bench, searched: SearchResult, validation: Validation, account: Account) -> dict[str, bytes]:
+def _files(bench: Bench, searched: SearchResult, validation: Validation, costs: Costs) -> dict[str, bytes]:
     program = bench.evaluator.program
     compiled = program.describe().with_candidate(validation.winner)
     study = {"study.json": searched.study.canonical()} if searched.study else {}
@@ -95,7 +106,8 @@ def _files(bench: Bench, searched: SearchResult, validation: Validation, account
         "compiled.json": compiled.canonical(),
         "search.json": searched.canonical(),
         "validation.json": validation.canonical(),
-        "account.json": account.canonical(),
+        "account.json": costs.account.canonical(),
+        "bill.json": costs.bill.canonical(),
         "spec.json": _spec_bytes(bench.job),
     }
 
@@ -105,16 +117,17 @@ def _spec_bytes(spec: CompileSpec) -> bytes:
     return spec.model_dump_json(indent=2, exclude={"ledger", "store", "sinks", "identity"}).encode()
 
 
-def _manifest(bench: Bench, found: Found, account: Account) -> CompiledModuleManifest:
+def _manifest(bench: Bench, found: Found, costs: Costs) -> CompiledModuleManifest:
     program, searched, validation = bench.evaluator.program, found.searched, found.validation
     compared = validation.comparison
-    total = account.total
+    total = costs.account.total
     scorecard = Scorecard(
         proxy_score=next((score for candidate, score in searched.finalists if candidate == validation.winner), None),
         truth_score=compared.winner.score if compared else None,
         baseline_score=compared.baseline.score if compared else None,
         improvement=compared.improvement if compared else None,
         optimization_cost_msats=total.msats + total.lost_msats,
+        premium_cost_msats=costs.bill.premium_msats,
         iterations=len(searched.trials),
         verification=validation.verification.counts if validation.verification and compared else None,
     )

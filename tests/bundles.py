@@ -15,6 +15,7 @@ from blocks.ledger import SqlLedger
 from blocks.stores import open_store
 from flows.lanes import OpenLane, metered_lane, sampling_of
 from flows.steps import Steps, open_bench, prices_of
+from swarmc.compiler.billing import Terms
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.metering import Purse
 from swarmc.compiler.portal import Portal
@@ -81,7 +82,7 @@ async def _compiled(spec: CompileSpec, ledger: Ledger, lease: RunLease, store: S
     prices = prices_of(spec, loaded, {name: lane.quoted for name, lane in lanes.items()})
     with open_bench(spec, loaded, lanes, lambda _: None, lease.run_id) as bench:
         steps = Steps(bench, prices, ledger, store, plainly=True)
-        await steps.keep(await steps.find())
+        await steps.keep(await steps.find(), Terms(1_000_000))
 
 
 def _lane(spec: CompileSpec, ledger: Ledger, lease: RunLease, lane: Lane) -> OpenLane:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blocks.ledger import SqlLedger
 from blocks.stores import open_store
+from flows.bills import terms_of
 from flows.lanes import OpenLane, metered_lane, sampling_of
 from flows.steps import Steps, open_bench, prices_of
 from swarmc.compiler.engine import lane_lm
@@ -162,7 +163,8 @@ async def _run(
             sampling = sampling_of(one)
             lanes[lane] = OpenLane(lane_lm(metered, lane, portal, sampling), Quoted(venues[lane], sampling))
         loaded = read_inputs(spec)
-        prices = prices_of(spec, loaded, {name: lane.quoted for name, lane in lanes.items()})
+        quoted = {name: lane.quoted for name, lane in lanes.items()}
+        prices = prices_of(spec, loaded, quoted)
         with open_bench(spec, loaded, lanes, events.append, lease.run_id) as bench:
             steps = Steps(bench, prices, ledger, store, plainly=True)
-            return await steps.keep(await steps.find())
+            return await steps.keep(await steps.find(), terms_of(spec, quoted, {}))

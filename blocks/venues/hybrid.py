@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import final
 
+from swarmc.compiler.around import price_msats
 from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.errors import SpecError, VenueError
 from swarmc.contracts.ports import Venue
@@ -115,6 +116,11 @@ class HybridVenue:
             VenueError: one of them can give no upper bound.
         """
         return max(self._local.quote(request), self._swarm.quote(request))
+
+    def price_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int | None:
+        """In msats, where both charge the same; unknown otherwise, because either may answer."""
+        local, swarm = (price_msats(one, prompt_tokens, completion_tokens, calls) for one in (self._local, self._swarm))
+        return local if local == swarm else None
 
     async def complete(self, request: CompletionRequest) -> Completion:
         """Ask the local venue, and the swarm if that is down. The completion's `venue` says who answered.

@@ -110,6 +110,10 @@ class LiteLLMVenue:
         """
         return self._open().tariff.quote_msats(request)
 
+    def price_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int:
+        """The price by litellm's table, or by hand, in msats: no tiers, no discounts for cached prompts."""
+        return self._open().tariff.plain.sum_msats(prompt_tokens, completion_tokens, calls)
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """Ask once.
 

@@ -43,11 +43,13 @@ class Tariff:
 
     Attributes:
         prices: Upper bounds by token, in msats.
+        plain: What a call costs as a rule: without the surcharges for long prompts and the discounts for cached ones.
         most_completion_tokens: The longest answer the model gives, in tokens; `None` when unknown.
         from_table: Whether a call's price is what litellm computes, rather than `prices`.
     """
 
     prices: Prices
+    plain: Prices
     most_completion_tokens: int | None = None
     from_table: bool = False
 
@@ -81,11 +83,12 @@ def tariff_of(litellm: ModuleType, model: str, pricing: Pricing) -> Tariff:
     most = row.get("max_output_tokens") or row.get("max_tokens")
     longest = most if isinstance(most, int) and most > 0 else None
     if pricing.by_hand is not None:
-        return Tariff(replace(pricing.by_hand, tokens_per_image=pricing.tokens_per_image), longest)
+        by_hand = replace(pricing.by_hand, tokens_per_image=pricing.tokens_per_image)
+        return Tariff(by_hand, by_hand, longest)
     if "input_cost_per_token" in row and "output_cost_per_token" in row:
-        return Tariff(_prices(row, pricing), longest, from_table=True)
+        return Tariff(_prices(row, pricing), _plain(row, pricing), longest, from_table=True)
     if pricing.unknown_is_free:
-        return Tariff(Prices(), longest)
+        return Tariff(Prices(), Prices(), longest)
     raise VenueError(
         f"litellm's table has no price for the model {model!r}; give the venue `input_msats_per_1k_tokens` and "
         "`output_msats_per_1k_tokens`, or set `price_unknown_is_free` if it costs nothing"
@@ -117,6 +120,12 @@ def _prices(row: Mapping[str, Any], pricing: Pricing) -> Prices:
     output_usd = _highest(row, "output_cost_per_token", "output_cost_per_reasoning_token")
     each = [_exact(dollars) * pricing.msats_per_usd for dollars in (input_usd, output_usd, call_usd)]
     return Prices(*each, tokens_per_image=pricing.tokens_per_image)
+
+
+def _plain(row: Mapping[str, Any], pricing: Pricing) -> Prices:
+    """The prices of a row without tiers; a bill compares with them, so they are no higher than what is asked."""
+    names = ("input_cost_per_token", "output_cost_per_token", "input_cost_per_request")
+    return Prices(*(_exact(row.get(name) or 0.0) * pricing.msats_per_usd for name in names))
 
 
 def _highest(row: Mapping[str, Any], *names: str) -> float:

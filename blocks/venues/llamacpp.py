@@ -110,6 +110,10 @@ class LlamaCppVenue:
         """Nothing: the model is the asker's own."""
         return 0
 
+    def price_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int:  # noqa: ARG002 - as above
+        """Nothing."""
+        return 0
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """Ask once, when an engine has a place.
 

@@ -82,6 +82,10 @@ class OpenAIVenue:
         """
         return 0 if self._prices.free else self._prices.bound_msats(request, most_completion_tokens(request))
 
+    def price_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int:
+        """The price that was set for the server, in msats."""
+        return self._prices.sum_msats(prompt_tokens, completion_tokens, calls)
+
     async def complete(self, request: CompletionRequest) -> Completion:
         """Ask once.
 

@@ -47,8 +47,13 @@ class Prices:
         return not (self.input_msats or self.output_msats or self.call_msats)
 
     def cost_msats(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """The price of so many tokens, rounded up."""
-        return ceil(self.call_msats + self.input_msats * prompt_tokens + self.output_msats * completion_tokens)
+        """The price of a call of so many tokens, rounded up."""
+        return self.sum_msats(prompt_tokens, completion_tokens, 1)
+
+    def sum_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int:
+        """The price of calls of so many tokens together, rounded up once."""
+        tokens_msats = self.input_msats * prompt_tokens + self.output_msats * completion_tokens
+        return ceil(self.call_msats * calls + tokens_msats)
 
     def bound_msats(self, request: CompletionRequest, most_completion_tokens: int | None) -> int:
         """Upper bound of what `request` can cost.

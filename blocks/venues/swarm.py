@@ -99,7 +99,10 @@ class SwarmVenue:
         self._heard: OrderedDict[str, tuple[str, ...]] = OrderedDict()
 
     def quote(self, request: CompletionRequest) -> int:  # noqa: ARG002 - a bid holds for every request
-        """The bid, and the most that paying may cost: no job costs more."""
+        """The bid, and the most that paying may cost: no job costs more.
+
+        It is no price (the venue is not `Priced`): as one, it would flatter whatever is compared with it.
+        """
         return self._habits.bid_msats + self._habits.max_fee_msats if self._habits.auto_pay else 0
 
     async def complete(self, request: CompletionRequest) -> Completion:

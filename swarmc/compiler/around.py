@@ -1,7 +1,7 @@
 """What every wrapper of a venue passes on unchanged."""
 
 from swarmc.contracts.completions import CompletionRequest
-from swarmc.contracts.ports import Venue
+from swarmc.contracts.ports import Priced, Venue
 
 
 class Around:
@@ -24,3 +24,11 @@ class Around:
 
     def quote(self, request: CompletionRequest) -> int:
         return self._venue.quote(request)
+
+    def price_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int | None:
+        return price_msats(self._venue, prompt_tokens, completion_tokens, calls)
+
+
+def price_msats(venue: Venue, prompt_tokens: int, completion_tokens: int, calls: int) -> int | None:
+    """What `venue` charges for calls with so many tokens together, in msats; `None` where it cannot say."""
+    return venue.price_msats(prompt_tokens, completion_tokens, calls) if isinstance(venue, Priced) else None

@@ -3,9 +3,10 @@
 import difflib
 from collections.abc import Mapping, Sequence
 
-from swarmc.compiler import pictures
+from swarmc.compiler import billing, pictures
 from swarmc.compiler.datasets import SPLITS, Splits
 from swarmc.compiler.intervals import Z_95
+from swarmc.contracts.bill import Bill
 from swarmc.contracts.candidates import (
     Candidate,
     Comparison,
@@ -178,9 +179,9 @@ def promotion_report(promotion: Promotion) -> str:
 
 
 def final_report(
-    name: str, manifest: CompiledModuleManifest, account: Account, before: Candidate, after: Candidate
+    name: str, manifest: CompiledModuleManifest, account: Account, bill: Bill, changed: tuple[Candidate, Candidate]
 ) -> str:
-    """Before and after, cost by stage and lane, manifest."""
+    """Before and after, cost by stage and lane, manifest; `changed` is the program's own text and the winner's."""
     card = manifest.scorecard
     rows = [
         ["uncompiled program", _interval(card.baseline_score)],
@@ -198,8 +199,9 @@ def final_report(
         *said,
         "## Cost",
         account_table(account),
+        bill_parts(bill),
         "## What changed in the prompt",
-        prompt_changes(before, after),
+        prompt_changes(*changed),
         "## Files",
         table(["file", "hash"], files),
     )
@@ -210,6 +212,12 @@ def account_table(account: Account) -> str:
     rows = [[line.stage, line.lane, *_tally(line.tally)] for line in account.lines]
     rows.append(["**all**", "", *_tally(account.total)])
     return table(["stage", "lane", "bought", "already paid for", "lost", "tokens in", "tokens out", "msats"], rows)
+
+
+def bill_parts(bill: Bill) -> str:
+    """The bill by stage and lane in msats and dollars, beside the reference lane alone, and what it means."""
+    said = "\n".join(f"- {sentence}" for sentence in billing.sentences(bill))
+    return f"{table(billing.headings(bill), billing.rows(bill))}\n\n{said}"
 
 
 def prompt_changes(before: Candidate, after: Candidate) -> str:

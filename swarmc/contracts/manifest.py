@@ -33,6 +33,8 @@ class Scorecard(Contract):
         baseline_score: The uncompiled program on the same test examples.
         improvement: Mean of the paired differences, winner minus baseline, with its interval.
         optimization_cost_msats: Everything the run paid, and what it may have paid and lost.
+        premium_cost_msats: What the calls that were paid would have cost on the reference lane alone; `None`
+            without such a lane, or where its price is not known.
         iterations: Trials of the search.
         custom_metrics: Further metrics, in parts per million.
         verification: By what the answers of the definitive evaluation stand; `None` without redundancy.
@@ -43,6 +45,7 @@ class Scorecard(Contract):
     baseline_score: Score | None = None
     improvement: Score | None = None
     optimization_cost_msats: int = Field(default=0, ge=0)
+    premium_cost_msats: int | None = Field(default=None, ge=0, exclude_if=lambda value: value is None)
     iterations: int = Field(default=0, ge=0)
     custom_metrics: dict[str, int] = Field(default={})
     verification: Counts | None = Field(default=None, exclude_if=lambda value: value is None)

@@ -7,7 +7,7 @@ of the market stand beside what they speak of: `Relay` in `relay.py`, `Wallet` i
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from swarmc.contracts.bundle import Purchase
 from swarmc.contracts.candidates import (
@@ -56,6 +56,18 @@ class Venue(Protocol):
 
         Raises:
             VenueError: with `retryable`, `paid_unknown`, `retry_after_s` and `fault` set.
+        """
+        ...
+
+
+@runtime_checkable
+class Priced(Protocol):
+    """What a venue may have besides: it says what it charges for tokens that were counted elsewhere."""
+
+    def price_msats(self, prompt_tokens: int, completion_tokens: int, calls: int) -> int | None:
+        """The plain price, in msats, of `calls` calls with so many tokens together; 0 for a free venue.
+
+        No upper bound: a bid or a quote is none. `None` where it is not known before a call is made.
         """
         ...
 

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from benchmarks.counting_server import launch
 from blocks.venues import VENUES, AppleFm, LiteLLM, LlamaCpp, Ollama, OpenAICompatible, Pylon, VenueBlock
 from blocks.venues.auto import choose
+from swarmc.compiler.around import price_msats
 from swarmc.compiler.lanes import Limited, Retried
 from swarmc.contracts.completions import CompletionRequest, Message, Sampling
 from swarmc.contracts.errors import VenueError
@@ -116,6 +117,13 @@ async def test_no_call_costs_more_than_its_quote(venue, texts):
         answered = await open_venue.complete(request)
     assert isinstance(quote_msats, int)
     assert 0 <= answered.usage.cost_msats <= quote_msats
+
+
+async def test_the_price_of_counted_tokens_is_what_they_cost_or_is_not_known(venue, kind):
+    async with venue as open_venue:
+        used = (await open_venue.complete(ask(open_venue.model, "my parcel label=red"))).usage
+        told_msats = price_msats(open_venue, used.prompt_tokens, used.completion_tokens, 1)
+    assert told_msats == (None if kind in FAKES else used.cost_msats)
 
 
 async def test_answers_go_to_those_who_asked(venue):

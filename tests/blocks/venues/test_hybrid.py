@@ -46,6 +46,16 @@ async def test_a_dead_local_server_is_replaced_by_the_swarm_and_that_is_said(ask
     assert "cannot be reached" in said[0]
 
 
+async def test_it_charges_what_both_do_and_says_nothing_where_they_differ():
+    free, dear = (OpenAICompatible(base_url=DEAD, model=MODEL, input_msats_per_1k_tokens=price) for price in (0, 9))
+    async with free.open() as local, free.open() as same, dear.open() as paid:
+        assert HybridVenue(Labelled(local, "here"), same).price_msats(1_000, 5, 2) == 0
+        assert HybridVenue(Labelled(paid, "here"), paid).price_msats(1_000, 5, 2) == 9
+        assert HybridVenue(local, paid).price_msats(1_000, 5, 2) is None
+    said = HybridVenue(Raising(AssertionError()), swarm_of())
+    assert said.price_msats(1_000, 5, 2) is None
+
+
 async def test_a_local_server_that_lives_is_never_passed_by(counting, ask):
     swarm = Raising(AssertionError("the swarm was asked"))
     swarm.model = MODEL

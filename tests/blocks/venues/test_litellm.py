@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from blocks.venues.litellm import LiteLLM, LiteLLMVenue
-from blocks.venues.litellm_prices import Pricing, to_msats
+from blocks.venues.litellm_prices import Pricing, tariff_of, to_msats
 from blocks.venues.prices import Prices
 from swarmc.contracts.completions import CompletionRequest, Message, ToolSpec
 from swarmc.contracts.errors import VenueError
@@ -75,6 +75,14 @@ async def test_the_price_is_litellms_table_times_the_rate(counting, ask):
         assert usage.cost_msats == by_hand > 0
         assert venue.quote(request) >= 100 * 16 * 2_000_000 // 10_000_000 + by_hand // 4
     assert not usage.estimated
+
+
+async def test_the_price_of_counted_tokens_is_what_the_table_asks_for_a_plain_call(counting):
+    """gpt-4.1-mini as above; a row's tiers bound a quote, and are no price that a bill may compare with."""
+    async with venue_at(counting, "openai/gpt-4.1-mini", Pricing(msats_per_usd=2_000_000)) as venue:
+        assert venue.price_msats(1_000, 100, 7) == (4 * 1_000 + 16 * 100) * 2_000_000 // 10_000_000
+    tiered = tariff_of(pytest.importorskip("litellm"), "anthropic/claude-sonnet-4-5", Pricing())
+    assert tiered.plain.sum_msats(300_000, 0, 1) < tiered.prices.sum_msats(300_000, 0, 1)
 
 
 async def test_without_max_tokens_the_quote_is_the_models_longest_answer(counting, ask):
