@@ -86,7 +86,7 @@ class SwarmCompiler:
     """Compiles DSPy programs on metered models; the same loop as the flow `compile_program`.
 
     Called again with the same arguments after a kill, it continues the unfinished run and pays for
-    nothing twice.
+    nothing twice. A step that fails is not tried again, as a server would: call again.
 
     Attributes:
         lanes: Models by lane, or the one for all: see `Models`. `swarm` is needed; `validation`,
