@@ -1,10 +1,10 @@
 """Compile a DSPy program: bootstrap, propose, search, validate, record, over metered models."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefect import flow
@@ -18,7 +18,7 @@ from blocks.sinks.find import find_sinks
 from blocks.sinks.hud import HudSink
 from blocks.stores import find_store
 from flows.bills import terms_of
-from flows.lanes import calm_interpreter, find_venues, open_lanes
+from flows.lanes import calmed_interpreter, find_venues, open_lanes
 from flows.steps import Steps, open_bench, prices_of
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.planning import effective_budget
@@ -28,10 +28,10 @@ from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError
 from swarmc.contracts.events import Emit, Note, RunOpened
 from swarmc.contracts.money import BudgetPolicy
-from swarmc.contracts.ports import Ledger, RunLease, Sink, Store
+from swarmc.contracts.ports import Ledger, RunLease, Sink, Store, Venue
 from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.stream import open_stream
-from tasks.load import load
+from tasks.load import Loaded, load
 from tasks.record import Recorded
 from tasks.vouch import vouch
 
@@ -66,8 +66,23 @@ async def compile_program(spec: CompileSpec, continue_run: str | None = None) ->
     return await compile_metered(spec, continue_run or str(flow_run.get_id()))
 
 
-async def compile_metered(spec: CompileSpec, run_id: str) -> Recorded:
-    """One compile on the run's account: what the flows of this file and of `flows/recompile.py` do."""
+@dataclass(frozen=True)
+class Given:
+    """What came as objects, where a spec has names. Then the steps run as plain functions, without Prefect.
+
+    Attributes:
+        loaded: Program, metric and examples.
+        venues: Open venues by lane.
+        sinks: Where the run is told besides.
+    """
+
+    loaded: Loaded
+    venues: Mapping[Lane, Venue] = field(default_factory=dict)
+    sinks: tuple[Sink, ...] = ()
+
+
+async def compile_metered(spec: CompileSpec, run_id: str, given: Given | None = None) -> Recorded:
+    """One compile on the run's account: what flows do, and `flows/swarm_compiler.py` with objects."""
     budget = effective_budget(spec)
     if budget.run.max_calls == 0:
         raise BudgetExhausted(
@@ -83,7 +98,7 @@ async def compile_metered(spec: CompileSpec, run_id: str) -> Recorded:
     ):
         async with (
             find_sinks(spec.sinks, spec.privacy_mode) as sinks,
-            open_stream((ArtifactSink(), EventLog(log_path), *watchers.get(), *sinks)) as stream,
+            open_stream((EventLog(log_path), *_screens(given), *sinks)) as stream,
         ):
             opened = RunOpened(
                 run_id=run_id, at_ms=now_ms(), epoch=lease.epoch, recovered=lease.recovered, budget=budget
@@ -92,12 +107,16 @@ async def compile_metered(spec: CompileSpec, run_id: str) -> Recorded:
             for sink in sinks:
                 if isinstance(sink, HudSink):
                     stream.emit(Note(run_id=run_id, at_ms=now_ms(), text=f"live at {sink.url}"))
-            recorded = await _Compile(spec, ledger, lease, store, stream.emit).run()
+            recorded = await _Compile(spec, ledger, lease, store, stream.emit, given).run()
         await _keep_events(store, run_id, log_path)
         if sign is not None:
             await vouch(recorded.manifest, ledger.purchases(run_id), store, sign)
         await ledger.finish_run(lease, "completed", manifest_uri=recorded.manifest_uri)
         return recorded
+
+
+def _screens(given: Given | None) -> tuple[Sink, ...]:
+    return (ArtifactSink(), *watchers.get()) if given is None else given.sinks
 
 
 async def _keep_events(store: Store, run_id: str, path: Path) -> None:
@@ -133,19 +152,25 @@ class _Compile:
     lease: RunLease
     store: Store
     emit: Emit
+    given: Given | None
 
     async def run(self) -> Recorded:
-        calm_interpreter()
-        found = await find_venues(self.spec.lanes)
+        with calmed_interpreter():
+            return await self._run()
+
+    async def _run(self) -> Recorded:
+        given = self.given
+        found = await find_venues(self.spec.lanes, given.venues if given else None)
         sentences = {lane: venue.sentence for lane, venue in found.items()}
         text = "; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items())
         self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))
-        loaded = await load(self.spec, sentences, self.lease.run_id, self.emit)
+        loading = load.fn if given else load
+        loaded = await loading(self.spec, sentences, self.lease.run_id, self.emit, given.loaded if given else None)
         async with open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lanes:
             quoted: dict[Lane, Quoted] = {lane: one.quoted for lane, one in lanes.items()}
             prices = prices_of(self.spec, loaded, quoted)
             terms = terms_of(self.spec, quoted, {lane: venue.block for lane, venue in found.items()})
             with open_bench(self.spec, loaded, lanes, self.emit, self.lease.run_id) as bench:
                 bench.evaluator.tell(Teller(self.emit, self.lease.run_id, self.spec.program))
-                steps = Steps(bench, prices, self.ledger, self.store)
+                steps = Steps(bench, prices, self.ledger, self.store, plainly=given is not None)
                 return await steps.keep(await steps.find(), terms)

@@ -1,8 +1,8 @@
 """Open the lanes of a run: each venue once, behind its limits, its retries and the meter."""
 
 import gc
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import dspy
@@ -27,10 +27,22 @@ USED_LANES: tuple[Lane, ...] = ("swarm", "teacher", "propose", "validation", "pr
 
 
 @dataclass(frozen=True)
+class GivenVenue:
+    """A venue that its user opened, and closes."""
+
+    venue: Venue
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Venue]:
+        """The venue as it is."""
+        yield self.venue
+
+
+@dataclass(frozen=True)
 class FoundVenue:
     """A venue's configuration, and the sentence that says why it is this one."""
 
-    block: VenueBlock
+    block: VenueBlock | GivenVenue
     sentence: str
 
 
@@ -45,8 +57,26 @@ def calm_interpreter() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-async def find_venues(lanes: Mapping[Lane, LaneSpec]) -> dict[Lane, FoundVenue]:
+@contextmanager
+def calmed_interpreter() -> Iterator[None]:
+    """As `calm_interpreter`, for as long as a compile goes on: the process is its user's."""
+    before = gc.get_threshold()
+    calm_interpreter()
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+async def find_venues(
+    lanes: Mapping[Lane, LaneSpec], given: Mapping[Lane, Venue] | None = None
+) -> dict[Lane, FoundVenue]:
     """Look up the venue of every lane; nothing is opened yet.
+
+    Args:
+        lanes: The lanes.
+        given: Open venues, for lanes that look up none.
 
     Raises:
         SpecError: no `swarm` lane, or a lane that a compile does not use.
@@ -58,6 +88,9 @@ async def find_venues(lanes: Mapping[Lane, LaneSpec]) -> dict[Lane, FoundVenue]:
         raise SpecError(f"`lanes` names {', '.join(unused)}; a compile uses {', '.join(USED_LANES)}")
     found = {}
     for lane, spec in lanes.items():
+        if given and lane in given:
+            found[lane] = FoundVenue(GivenVenue(given[lane]), f"{given[lane].model} of {given[lane].name}")
+            continue
         block, sentence = await find_venue(spec)
         found[lane] = FoundVenue(block, sentence)
     return found
@@ -81,7 +114,7 @@ async def open_lanes(
     """
     portal = Portal()
     async with AsyncExitStack() as stack:
-        opened: list[tuple[VenueBlock, Venue]] = []
+        opened: list[tuple[VenueBlock | GivenVenue, Venue]] = []
         open_ones: dict[Lane, OpenLane] = {}
         for lane, spec in lanes.items():
             block = found[lane].block

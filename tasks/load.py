@@ -1,6 +1,9 @@
 """Load what is compiled: the program, the metric, the examples, split once and for all."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import dspy
 
 from swarmc.compiler.datasets import Splits, load_examples, split_examples
 from swarmc.compiler.metrics import Scorer, load_metric
@@ -27,16 +30,21 @@ def read_inputs(spec: CompileSpec) -> Loaded:
         ProgramError, DatasetError, MetricError: with what is wrong and what to do.
     """
     program = load_program(spec.program)
-    first = next(iter(program.predictors.values()))
-    examples = load_examples(spec.dataset, first.inputs)
+    metric = load_metric(spec.metric, program.outputs)
+    return gather(spec, program, load_examples(spec.dataset, program.inputs), metric)
+
+
+def gather(spec: CompileSpec, program: Program, examples: Sequence[dspy.Example], metric: Scorer) -> Loaded:
+    """Split the examples and rehearse the metric on one of them. Raises as `read_inputs`."""
     splits = split_examples(examples, spec.split, spec.seed)
-    metric = load_metric(spec.metric, [name for info in program.predictors.values() for name in info.outputs])
     metric.rehearse(splits.examples[splits.ids("train")[0]])
     return Loaded(program=program, metric=metric, splits=splits)
 
 
 @live("load")
-async def load(spec: CompileSpec, venues: dict[str, str], run_id: str, emit: Emit) -> Loaded:
+async def load(
+    spec: CompileSpec, venues: dict[str, str], run_id: str, emit: Emit, loaded: Loaded | None = None
+) -> Loaded:
     """Load program, metric and examples, and show what was loaded.
 
     Args:
@@ -44,9 +52,10 @@ async def load(spec: CompileSpec, venues: dict[str, str], run_id: str, emit: Emi
         venues: By lane, the sentence that says where its calls run.
         run_id: The run.
         emit: Where to tell.
+        loaded: What the spec names, where it came as objects.
     """
     async with stage("load", run_id, emit) as notes:
-        loaded = read_inputs(spec)
+        loaded = loaded or read_inputs(spec)
         counts = ", ".join(f"{ref.count} {name}" for name, ref in loaded.splits.refs.items())
         notes.sentence = f"{spec.program}: {counts} examples"
         warnings = [

@@ -53,7 +53,11 @@ def load_examples(spec: DatasetSpec, inputs: Sequence[str]) -> list[dspy.Example
         DatasetError: no such file, a row that cannot be read (with its number), a missing input
             column, no label column, or no rows.
     """
-    rows = list(_rows(spec.source))
+    return marked_examples(list(_rows(spec.source)), spec, inputs)
+
+
+def marked_examples(rows: Sequence[Any], spec: DatasetSpec, inputs: Sequence[str]) -> list[dspy.Example]:
+    """Rows as examples, with their input fields marked. Arguments and errors are those of `load_examples`."""
     names = tuple(spec.inputs or inputs)
     return [_example(row, number, names, spec) for number, row in enumerate(rows, start=1)]
 

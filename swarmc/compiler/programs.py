@@ -56,6 +56,16 @@ class Program:
         }
 
     @property
+    def inputs(self) -> tuple[str, ...]:
+        """The first predictor's input fields: the program's own."""
+        return next(iter(self.predictors.values())).inputs
+
+    @property
+    def outputs(self) -> list[str]:
+        """The output fields of all predictors."""
+        return [name for info in self.predictors.values() for name in info.outputs]
+
+    @property
     def signature_name(self) -> str:
         """The first predictor's signature name, or its fields where it has none."""
         return _signature_name(next(iter(_signatures(self.module).values())))
@@ -105,9 +115,23 @@ def load_program(reference: str) -> Program:
         ProgramError: it cannot be found or imported, is no DSPy program, or has no predictor.
     """
     if "->" in reference:
-        module = _from_signature(reference)
-    else:
-        module = _as_module(resolve(reference, ProgramError, "the program"), reference)
+        return as_program(_from_signature(reference), reference)
+    return as_program(resolve(reference, ProgramError, "the program"), reference)
+
+
+def as_program(value: Any, reference: str) -> Program:
+    """A program from what a reference may name: a module, its class or a function that makes one, or a signature.
+
+    The object itself stays as it is.
+
+    Args:
+        value: The object.
+        reference: What it is called.
+
+    Raises:
+        ProgramError: it is no DSPy program, or has no predictor.
+    """
+    module = _as_module(value, reference)
     predictors = module.named_predictors()
     if not predictors:
         raise ProgramError(f"the program {reference!r} has no dspy.Predict in it, so there is nothing to compile")
