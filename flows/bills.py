@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from blocks.stores import open_store
 from blocks.stores.addresses import root_of
-from blocks.venues.block import VenueBlock
 from blocks.venues.litellm import LiteLLM
 from blocks.venues.litellm_prices import MSATS_PER_USD
 from swarmc.compiler.around import price_msats
@@ -23,13 +22,13 @@ from swarmc.contracts.spec import CompileSpec
 BILL = "bill.json"
 
 
-def terms_of(spec: CompileSpec, lanes: Mapping[Lane, Quoted], blocks: Mapping[Lane, VenueBlock]) -> Terms:
+def terms_of(spec: CompileSpec, lanes: Mapping[Lane, Quoted], blocks: Mapping[Lane, object]) -> Terms:
     """The lane that a run's bill compares with, as far as it says its price, and the rate for dollars.
 
     Args:
         spec: What was asked for.
         lanes: Its open venues.
-        blocks: Their configuration: the rate is the reference lane's, else that of any lane that has one.
+        blocks: Their configuration, as far as they have any: the rate is the reference lane's, else that of any lane that has one.
     """
     reference = reference_of(spec)
     first = sorted(blocks, key=lambda lane: lane != reference)

@@ -125,7 +125,8 @@ def _prices(row: Mapping[str, Any], pricing: Pricing) -> Prices:
 def _plain(row: Mapping[str, Any], pricing: Pricing) -> Prices:
     """The prices of a row without tiers; a bill compares with them, so they are no higher than what is asked."""
     names = ("input_cost_per_token", "output_cost_per_token", "input_cost_per_request")
-    return Prices(*(_exact(row.get(name) or 0.0) * pricing.msats_per_usd for name in names))
+    input_msats, output_msats, call_msats = (_exact(row.get(name) or 0.0) * pricing.msats_per_usd for name in names)
+    return Prices(input_msats, output_msats, call_msats)
 
 
 def _highest(row: Mapping[str, Any], *names: str) -> float:
