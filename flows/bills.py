@@ -28,7 +28,7 @@ def terms_of(spec: CompileSpec, lanes: Mapping[Lane, Quoted], blocks: Mapping[La
     Args:
         spec: What was asked for.
         lanes: Its open venues.
-        blocks: Their configuration, as far as they have any: the rate is the reference lane's, else that of any lane that has one.
+        blocks: Their configuration, as far as they have any: the rate is the reference lane's, else any lane's.
     """
     reference = reference_of(spec)
     first = sorted(blocks, key=lambda lane: lane != reference)

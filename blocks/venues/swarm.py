@@ -148,7 +148,7 @@ class SwarmVenue:
     async def _buy(self, request: CompletionRequest) -> Purchase:
         """Ask the best provider, and where it refuses before it was paid, the next ones."""
         sent, prompt = self._outgoing(request), _prompt_of(request)
-        wanted = self._wanted(sent).model_copy(update={"heard": self._heard.get(prompt, ())})
+        wanted = self._wanted(sent).model_copy(update={"heard": self._heard.get(prompt, ()), "lot": prompt})
         choice = await self._offers.choose(wanted, patience_s=self._habits.patience_s)
         if not choice.offers:
             raise self._nobody(choice)

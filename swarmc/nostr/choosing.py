@@ -1,5 +1,6 @@
 """Which provider gets a job: those who can do it for the bid, best first by price, reputation and health."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,6 +34,7 @@ class Wanted(Contract):
         encryption: It must be able to decrypt this.
         only: Nobody but these, where any are named.
         heard: Who answered the same prompt before: they are asked again only where nobody else fits.
+        lot: What decides between equals, so that they share the work.
     """
 
     ask: Ask
@@ -43,6 +45,7 @@ class Wanted(Contract):
     encryption: Encryption | None = None
     only: tuple[Hex64, ...] = ()
     heard: tuple[Hex64, ...] = ()
+    lot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,8 @@ def choose(offers: Sequence[Offer], wanted: Wanted, tracks: Mapping[str, Track],
         if reason:
             others[offer.provider] = reason
         else:
-            rank = (offer.provider in wanted.heard, _expected_msats(offer, wanted, track), offer.provider)
+            heard = offer.provider in wanted.heard
+            rank = (heard, _expected_msats(offer, wanted, track), _lot(wanted.lot, offer.provider))
             fitting.append((rank, offer))
     return Choice(tuple(offer for _, offer in sorted(fitting, key=lambda one: one[0])), others)
 
@@ -129,6 +133,10 @@ def _expected_msats(offer: Offer, wanted: Wanted, track: Track) -> float:
 def _price_of(offer: Offer, wanted: Wanted) -> int | None:
     """What the offer asks for such a job; `None` when it names no price."""
     return None if offer.prices is None else price_of(offer.prices, wanted.ask)
+
+
+def _lot(lot: str, provider: str) -> bytes:
+    return hashlib.sha256(f"{lot} {provider}".encode()).digest()
 
 
 def _misfit(offer: Offer, wanted: Wanted) -> str:

@@ -81,6 +81,12 @@ def test_who_answered_the_same_prompt_before_is_asked_last() -> None:
     assert order(offers, wanted=wanted) == "bac"
 
 
+def test_equals_share_the_work() -> None:
+    offers = [offer(letter) for letter in "abcd"]
+    firsts = [order(offers, wanted=WANTED.model_copy(update={"lot": f"prompt {n}"}))[0] for n in range(400)]
+    assert all(60 < firsts.count(letter) < 140 for letter in "abcd")
+
+
 def test_a_provider_that_failed_is_left_alone_for_longer_each_time() -> None:
     once = Track().failed(100.0, 5.0)
     twice = once.failed(105.0, 5.0)
