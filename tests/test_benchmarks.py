@@ -12,6 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.lanes_compile import PRICES_MSATS, agreement, models_of, run_task
+from benchmarks.lanes_compile import Task as LanesTask
 from benchmarks.market import DIRECT, OURS, PAID, SIDES, TRADERS, Found, added_ms, buyer_of, floors, market_of
 from benchmarks.market_parts import Sampler
 from benchmarks.search_model import Model
@@ -280,6 +282,20 @@ def test_the_table_has_every_row_with_its_floor_even_where_nothing_was_measured(
         ["2x", "4x |"],
     ]
     assert all(line.count("|") == 5 for line in head)
+
+
+# Lanes
+
+
+def test_a_compile_in_lanes_costs_what_its_calls_do_and_its_models_agree_as_far_as_is_said():
+    done = run_task(LanesTask("lanes", "additive", 2, 0, effects=900, hardness=900, runs=35))
+    assert done.msats == done.at(PRICES_MSATS) == sum(n * PRICES_MSATS[who] for who, n in done.calls.items())
+    assert done.calls["premium"] == 2 * done.verified > 0
+    assert done.calls["better"] >= 3 * (done.decided + done.verified)
+    assert done.true > OWN_SCORE
+    alike, apart = (models_of("additive", 2, effects, 0) for effects in (900, 0))
+    known, lost = (agreement(models["premium"], models["cheap"]) for models in (alike, apart))
+    assert lost < 0.5 < 0.75 < known
 
 
 # The market
