@@ -76,7 +76,12 @@ def present_account(console: Console, account: Account) -> None:
 
 
 def present_bill(console: Console, bill: Bill, why: str = "") -> None:
-    """What was paid by stage and lane in msats and dollars, beside the reference lane alone; `why` nothing is there."""
+    """What was paid by stage and lane in msats and dollars, beside the reference lane alone; `why` nothing is there.
+
+    A run that cost nothing, and is compared with nothing, has no bill to show.
+    """
+    if not (bill.msats or bill.lost or bill.reference or why):
+        return
     console.print()
     table = Table("stage", "lane", box=None, pad_edge=False)
     for head in billing.headings(bill)[2:]:

@@ -43,6 +43,12 @@ PLACES_OF_ONE_CUSTOMER = 6
 console = Console()
 
 
+def swarmc() -> list[str]:
+    """The command that is installed beside this Python."""
+    command = Path(sys.executable).with_name("swarmc")
+    return [str(command)] if command.exists() else [sys.executable, "-m", "flows"]
+
+
 @dataclass(frozen=True)
 class Person:
     """Somebody on the market: a name, a key, a folder, an account."""
@@ -108,7 +114,7 @@ async def provider(seller: Person, relay_url: str, terms: dict[str, object]) -> 
     file.write_text(json.dumps(spec, indent=2), encoding="utf-8")
     with (seller.home / "provider.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "flows", "provider", "start", str(file),
+            *swarmc(), "provider", "start", str(file),
             env=seller.environment(relay_url), stdout=log, stderr=log,
             preexec_fn=_end_with_us,
         )  # fmt: skip
@@ -146,7 +152,7 @@ async def announced(relay_url: str, sellers: list[Person]) -> str:
 async def compile_there(buyer: Person, relay_url: str, model: str) -> int:
     """The example, compiled on what the market sells. Returns the exit code."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "flows", "compile", SPEC, "--set", f"lanes.swarm.venue=pylon:swarm:{model}",
+        *swarmc(), "compile", SPEC, "--set", f"lanes.swarm.venue=pylon:swarm:{model}",
         env=buyer.environment(relay_url),
     )  # fmt: skip
     try:
