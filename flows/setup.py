@@ -29,10 +29,14 @@ from blocks.sinks.notes import NostrNotes
 from blocks.sinks.telemetry import Telemetry
 from blocks.stores import STORES
 from blocks.venues import VENUES
+from blocks.venues.swarm import Swarm
+from blocks.wallets import WALLETS
 from swarmc.contracts.errors import SwarmcError, boundary
 
 BLOCK_TYPES: tuple[type[Block], ...] = (
     *VENUES.values(),
+    Swarm,
+    *WALLETS.values(),
     *STORES.values(),
     LedgerDatabase,
     Telemetry,

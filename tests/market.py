@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from blocks.ledger.job_book import SqlJobBook
 from blocks.relays.pool import RelayPool
@@ -48,6 +49,13 @@ class Stranger:
     key: SecretKey = field(default_factory=SecretKey.generate)
     price_msats: int = 100
     seen: list[NostrEvent] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something beside the next requests."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def announce(self, **fields: object) -> None:
         said = {

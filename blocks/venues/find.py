@@ -16,6 +16,7 @@ from swarmc.contracts.errors import VenueError, boundary
 from swarmc.contracts.spec import LaneSpec
 
 LISTING_LIMIT_S = 5.0
+SWARM_SLUG = "swarmc-swarm"
 
 
 async def find_venue(spec: LaneSpec, environ: Mapping[str, str] | None = None) -> tuple[VenueBlock, str]:
@@ -32,7 +33,7 @@ async def find_venue(spec: LaneSpec, environ: Mapping[str, str] | None = None) -
     environ = os.environ if environ is None else environ
     reference = spec.venue.strip()
     slug, _, name = reference.partition("/")
-    saved = next((kind for kind in VenueBlock.__subclasses__() if kind.get_block_type_slug() == slug), None)
+    saved = next((kind for kind in _kinds(slug) if kind.get_block_type_slug() == slug), None)
     try:
         if reference == "auto":
             choice = await Auto(timeout_s=spec.timeout_s).choose(environ)
@@ -49,6 +50,13 @@ async def find_venue(spec: LaneSpec, environ: Mapping[str, str] | None = None) -
     except ValidationError as error:
         reason = "; ".join(f"{detail['loc'][-1]}: {detail['msg']}" for detail in error.errors())
         raise VenueError(f"{reference!r} names no venue: {reason}") from error
+
+
+def _kinds(slug: str) -> list[type[VenueBlock]]:
+    if slug == SWARM_SLUG:
+        # Here, because a machine that only computes locally needs nothing of the market.
+        import blocks.venues.swarm  # noqa: F401
+    return VenueBlock.__subclasses__()
 
 
 async def _saved(kind: type[VenueBlock], name: str, spec: LaneSpec) -> VenueBlock:

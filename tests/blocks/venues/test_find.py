@@ -3,10 +3,12 @@
 import pytest
 
 from blocks.venues import VENUES, find_venue
+from blocks.venues.find import SWARM_SLUG
 from blocks.venues.litellm import LiteLLM
 from blocks.venues.llamacpp import LlamaCpp
 from blocks.venues.ollama import Ollama
 from blocks.venues.openai_compatible import OpenAICompatible
+from blocks.venues.swarm import Swarm
 from swarmc.contracts.errors import VenueError
 from swarmc.contracts.spec import LaneSpec
 
@@ -71,3 +73,7 @@ def test_every_venue_has_a_slug_and_a_form_that_explains_itself():
         assert kind.get_description()
         fields = kind.model_json_schema()["properties"]
         assert [name for name, field in fields.items() if not field.get("description")] == []
+
+
+def test_the_markets_block_is_looked_for_by_its_own_slug() -> None:
+    assert Swarm.get_block_type_slug() == SWARM_SLUG
