@@ -1,11 +1,11 @@
 """The event log: every event of a run in a file of its own, a line each, for the bundle and for whoever asks later."""
 
 import asyncio
-import os
 from pathlib import Path
 from time import monotonic
 from typing import final
 
+from blocks.home import swarmc_home
 from blocks.sinks.line_file import LineFile
 from swarmc.contracts.events import Event
 
@@ -51,4 +51,4 @@ class EventLog:
 
 def event_log_path(run_id: str) -> Path:
     """`$SWARMC_HOME/events/<run>.jsonl`; SWARMC_HOME is `~/.swarmc` unless set."""
-    return Path(os.environ.get("SWARMC_HOME") or "~/.swarmc").expanduser() / "events" / f"{run_id}.jsonl"
+    return swarmc_home() / "events" / f"{run_id}.jsonl"

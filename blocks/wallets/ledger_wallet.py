@@ -3,7 +3,6 @@
 Its invoices are real ones, signed BOLT-11 on regtest, exact to the msat; only the money is not real.
 """
 
-import os
 import re
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Self, final
 
 from pydantic import Field
 
+from blocks.home import swarmc_home
 from blocks.wallets.block import WalletBlock
 from blocks.wallets.ledger_account import LedgerAccount
 from swarmc.nostr.invoices import MAX_MSATS
@@ -21,7 +21,7 @@ _REFERENCE = re.compile(rf"(?:ledger|(?P<path>.+\.db))(?::(?P<account>{_ACCOUNT}
 
 def default_path() -> Path:
     """`$SWARMC_HOME/wallet.db`; SWARMC_HOME is `~/.swarmc` unless set."""
-    return Path(os.environ.get("SWARMC_HOME") or "~/.swarmc") / "wallet.db"
+    return swarmc_home() / "wallet.db"
 
 
 @final
