@@ -4,13 +4,12 @@ import asyncio
 from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 
-import orjson
-
 from swarmc.contracts.job_book import JobRecord
 from swarmc.contracts.market import Sale
 from swarmc.contracts.relay import NostrEvent
 from swarmc.nostr import seller
 from swarmc.nostr.admission import Load
+from swarmc.nostr.written import body_of, history_line
 
 MOST_SEEN = 50_000
 MINUTE_S = 60.0
@@ -91,14 +90,13 @@ class Trade:
             simulated=simulated,
             refund_due=sale.refund_due,
             payment_hash=self.payment_hash,
-            # The same bytes as `canonical()`, in a fraction of the time: a sale holds no float.
-            body=orjson.dumps(sale.model_dump(mode="json"), option=orjson.OPT_SORT_KEYS).decode(),
+            body=body_of(sale),
         )
 
     @property
     def what(self) -> str:
         """What was heard since the last version, as one JSON text."""
-        return self.unkept[0] if len(self.unkept) == 1 else f"[{','.join(self.unkept)}]"
+        return history_line(self.unkept)
 
 
 def _line(said: seller.Said) -> str:
