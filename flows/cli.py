@@ -16,7 +16,7 @@ import typer
 from flows.cli_evidence import evidence
 from flows.cli_identity import identity
 from flows.cli_provider import provider
-from flows.shell import LedgerOption, RunId, console, run_command, said_fields, usage
+from flows.shell import LedgerOption, RunId, console, put_field, run_command, said_fields, usage
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.spec import HOW_MUCH, CompileSpec
 
@@ -165,7 +165,7 @@ def read_spec(file: Path, changes: Mapping[str, Any]) -> CompileSpec:
         text = file.read_text(encoding="utf-8")
         asked = pydantic.TypeAdapter(dict[str, Any]).validate_json(text)
         for path, value in changes.items():
-            _put(asked, path.split("."), value)
+            _put(asked, path, value)
         return CompileSpec.model_validate(asked)
     except (OSError, UnicodeDecodeError) as error:
         raise usage(f"cannot read {file}: {error}") from None
@@ -185,16 +185,13 @@ def _changed(sets: Sequence[str] | None, **options: str | None) -> dict[str, Any
     return {name: value for name, value in options.items() if value is not None} | said
 
 
-def _put(asked: dict[str, Any], path: Sequence[str], value: Any) -> None:
+def _put(asked: dict[str, Any], path: str, value: Any) -> None:
     """Change one field. Of the sizes of which a search takes one, the file's gives way."""
-    at = asked
-    for name in path[:-1]:
-        inner = at.get(name)
-        at[name] = at = dict(inner) if isinstance(inner, dict) else {}
-    if tuple(path[:-1]) == ("search",) and path[-1] in HOW_MUCH:
-        for name in HOW_MUCH:
+    at = put_field(asked, path, value)
+    where, _, changed = path.rpartition(".")
+    if where == "search" and changed in HOW_MUCH:
+        for name in set(HOW_MUCH) - {changed}:
             at.pop(name, None)
-    at[path[-1]] = value
 
 
 async def _compile(spec: CompileSpec, fresh: bool, run: str | None, watched: bool) -> int:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.shell import LedgerOption, console, run_command, said_fields
+from flows.shell import LedgerOption, console, put_field, run_command, said_fields
 from swarmc.contracts.errors import SpecError
 
 if TYPE_CHECKING:
@@ -95,9 +95,7 @@ def read_provider_spec(file: Path | None, sets: list[str] | None, ledger: str | 
         text = "{}" if file is None else file.read_text(encoding="utf-8")
         asked = pydantic.TypeAdapter(dict[str, object]).validate_json(text)
         for path, value in (({"ledger": ledger} if ledger else {}) | said_fields(sets, "capacity=4")).items():
-            first, dot, second = path.partition(".")
-            inner = asked.get(first)
-            asked[first] = {**(inner if isinstance(inner, dict) else {}), second: value} if dot else value
+            put_field(asked, path, value)
         if named := relays_in_environment():
             asked.setdefault("relays", named)
         return ProviderSpec.model_validate(asked)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flows.shell import said_fields
+from flows.shell import put_field, said_fields
 from swarmc.contracts.errors import SpecError
 from swarmc.contracts.training import Selection
 from tasks.extract import Extracted, Extraction, Tell, extract, extracted_to, sentence_of
@@ -63,9 +63,7 @@ def selection_of(changes: Mapping[str, object]) -> Selection:
     """
     asked: dict[str, object] = {}
     for path, value in changes.items():
-        first, dot, second = path.partition(".")
-        inner = asked.get(first)
-        asked[first] = {**(inner if isinstance(inner, dict) else {}), second: value} if dot else value
+        put_field(asked, path, value)
     try:
         return Selection.model_validate(asked)
     except ValidationError as error:

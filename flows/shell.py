@@ -47,6 +47,18 @@ def said_fields(sets: Sequence[str] | None, example: str) -> dict[str, JsonValue
     return found
 
 
+def put_field(asked: dict[str, object], path: str, value: object) -> dict[str, object]:
+    """Put a value under a path such as `shares.test`, and return what it now stands in. What stood there is copied."""
+    *names, last = path.split(".")
+    at = asked
+    for name in names:
+        inner = at.get(name)
+        deeper: dict[str, object] = dict(inner) if isinstance(inner, dict) else {}
+        at[name] = at = deeper
+    at[last] = value
+    return at
+
+
 def run_command(work: Coroutine[Any, Any, int | None]) -> None:
     """Run a command; our own errors become one line and an exit code, others keep their traceback."""
     try:
