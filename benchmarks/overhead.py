@@ -152,11 +152,12 @@ async def _search(lm: object, events: list, emit: object, arguments: argparse.Na
 
     from flows.steps import RUNS_PER_CALL_SLOT
     from swarmc.compiler.adapters import make_adapter
+    from swarmc.compiler.costs import Sizes
     from swarmc.compiler.datasets import split_examples
     from swarmc.compiler.evaluation import Evaluator
     from swarmc.compiler.metrics import load_metric
     from swarmc.compiler.optimizers import OPTIMIZERS
-    from swarmc.compiler.planning import Sizes, sized
+    from swarmc.compiler.planning import sized
     from swarmc.compiler.programs import load_program
     from swarmc.compiler.telling import Teller
     from swarmc.compiler.workbench import Bench

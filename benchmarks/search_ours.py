@@ -26,13 +26,14 @@ from flows.lanes import calm_interpreter, metered_lane
 from flows.steps import RUNS_PER_CALL_SLOT
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.around import Around
+from swarmc.compiler.costs import Known, Sizes, can_write
 from swarmc.compiler.datasets import split_examples
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import Purse
 from swarmc.compiler.metrics import load_metric
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Known, Sizes, can_write, effective_budget, make_plan, sized
+from swarmc.compiler.planning import effective_budget, make_plan, sized
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.workbench import Bench

@@ -20,12 +20,13 @@ from benchmarks.search_peers import quiet
 from blocks.venues.llamacpp import LlamaCpp
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.around import Around
+from swarmc.compiler.costs import Sizes, can_write
 from swarmc.compiler.datasets import load_examples, split_examples
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metrics import load_metric
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Sizes, can_write, sized
+from swarmc.compiler.planning import sized
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program, to_demo
 from swarmc.compiler.workbench import Bench

@@ -5,8 +5,9 @@ from contextlib import AsyncExitStack
 from blocks.stores import find_store
 from flows.lanes import find_venues, sampling_of
 from flows.steps import prices_of, sizes_of
+from swarmc.compiler.costs import Known
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Known, make_plan
+from swarmc.compiler.planning import make_plan
 from swarmc.compiler.quoting import Quoted
 from swarmc.contracts.completions import Lane
 from swarmc.contracts.money import Account

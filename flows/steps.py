@@ -11,12 +11,13 @@ from flows.bills import play_of
 from flows.lanes import OpenLane
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.billing import Terms, bill_of
+from swarmc.compiler.costs import Known, Price, Sizes, can_write
 from swarmc.compiler.datasets import SplitName
 from swarmc.compiler.demands import transfer_cells
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.optimizers import OPTIMIZERS
-from swarmc.compiler.planning import Known, Planned, Price, Sizes, can_write, effective_budget, sized
+from swarmc.compiler.planning import Planned, effective_budget, sized
 from swarmc.compiler.promoting import few_examples_warning
 from swarmc.compiler.quoting import Quoted, quotes
 from swarmc.compiler.studies import without

@@ -1,7 +1,8 @@
 """Plan: decide how much is tried, and show what every stage will ask for and cost, before it is bought."""
 
+from swarmc.compiler.costs import Known
 from swarmc.compiler.metering import now_ms
-from swarmc.compiler.planning import Known, Planned, make_plan
+from swarmc.compiler.planning import Planned, make_plan
 from swarmc.compiler.reports import plan_report
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.events import PlanMade

@@ -7,11 +7,12 @@ from collections.abc import Callable
 import dspy
 
 from swarmc.compiler.adapters import make_adapter
+from swarmc.compiler.costs import Sizes, can_write
 from swarmc.compiler.datasets import split_examples
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.metrics import load_metric
-from swarmc.compiler.planning import Sizes, can_write, sized
+from swarmc.compiler.planning import sized
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.workbench import Bench

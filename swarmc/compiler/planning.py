@@ -8,13 +8,7 @@ first, what is left goes to the search, and the pools are no larger than the sea
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from swarmc.compiler.costs import Known as Known
-from swarmc.compiler.costs import Line, lines_of, over
-from swarmc.compiler.costs import Price as Price
-from swarmc.compiler.costs import Sizes as Sizes
-from swarmc.compiler.costs import calls_per_run as calls_per_run
-from swarmc.compiler.costs import can_write as can_write
-from swarmc.compiler.costs import price_of as price_of
+from swarmc.compiler.costs import Known, Line, Sizes, can_write, lines_of, over, price_of
 from swarmc.compiler.presets import PRESETS, Preset, preset_of
 from swarmc.compiler.rooms import Room, rooms
 from swarmc.contracts.completions import Stage

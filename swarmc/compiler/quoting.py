@@ -8,8 +8,8 @@ import dspy
 
 from swarmc.compiler import sameness
 from swarmc.compiler.answers import Answered
+from swarmc.compiler.costs import Price
 from swarmc.compiler.judges import prompt
-from swarmc.compiler.planning import Price
 from swarmc.compiler.programs import Program
 from swarmc.compiler.proposing import MAX_SHOWN_CHARS
 from swarmc.contracts.completions import CompletionRequest, Lane, Message, Role, Sampling

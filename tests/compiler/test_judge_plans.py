@@ -4,7 +4,8 @@ import dspy
 import pytest
 
 from swarmc.compiler.adapters import make_adapter
-from swarmc.compiler.planning import Known, Price, Sizes, calls_per_run, make_plan
+from swarmc.compiler.costs import Known, Price, Sizes, calls_per_run
+from swarmc.compiler.planning import make_plan
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.quoting import Quoted, quotes
 from swarmc.contracts.completions import Sampling, Stage

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swarmc.compiler.planning import PRESETS, Known, Planned, Price, Sizes, effective_budget, make_plan, preset_of
+from swarmc.compiler.costs import Known, Price, Sizes
+from swarmc.compiler.planning import Planned, effective_budget, make_plan
+from swarmc.compiler.presets import PRESETS, preset_of
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.money import Account, AccountLine, Tally
 from swarmc.contracts.plan import Demand

@@ -13,9 +13,9 @@ from examples.ticket_routing.make_tickets import TEAMS, TOPICS, make_tickets
 from examples.ticket_routing.program import TicketRouter
 from swarmc.compiler.adapters import make_adapter
 from swarmc.compiler.around import Around
+from swarmc.compiler.costs import Known, Sizes, calls_per_run
 from swarmc.compiler.engine import lane_lm
 from swarmc.compiler.metering import Metered, Purse, Remembered
-from swarmc.compiler.planning import Known, Sizes, calls_per_run
 from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.refine import Refine
