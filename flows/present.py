@@ -123,7 +123,7 @@ def _verified(manifest: CompiledModuleManifest) -> Iterator[str]:
     """How far the scores are verified, who said otherwise, and where the search ran."""
     if (counts := manifest.scorecard.verification) is not None:
         yield f"verified     {counts}"
-    for name, title in (("dissent", "dissent      "), ("transfer", "search lane  ")):
+    for name, title in (("dissent", "dissent      "), ("transfer", "search lane  "), ("climb", "climb        ")):
         if name in manifest.details:
             yield f"{title}{manifest.details[name]}"
 

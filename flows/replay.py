@@ -29,6 +29,7 @@ from swarmc.contracts.money import BudgetPolicy, Claim, Granted
 from swarmc.contracts.plan import Plan
 from swarmc.contracts.ports import Ledger, RunLease, Store
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.transfer import Climb
 from swarmc.tracing.bundle import read_bundle
 from swarmc.tracing.evidence import Evidence, evidence_of
 from swarmc.tracing.recorded import Answers, answers_of, first_difference
@@ -199,7 +200,10 @@ class _Held:
             case Pools():
                 self._hold_pools(made)
             case SearchResult():
-                _hold_search(made, self.evidence)
+                _hold_search("search", made, self.evidence.searched)
+            case Climb():
+                _hold_search("climb", made.result, self.evidence.climbed and self.evidence.climbed.result)
+                _hold("climb", "what the better lane said", made, self.evidence.climbed, Climb)
             case Planned():
                 used = frozenset(call.receipt.lane for call in self.evidence.bundle.calls)
                 recorded = self.evidence.plan
@@ -221,15 +225,14 @@ class _Held:
                 raise _Parted("bootstrap", f"the demonstrations of {name!r} are others")
 
 
-def _hold_search(searched: SearchResult, evidence: Evidence) -> None:
-    recorded = evidence.searched
+def _hold_search(stage: Stage, searched: SearchResult, recorded: SearchResult | None) -> None:
     if recorded is None or searched == recorded:
         return
     for new, old in zip(searched.trials, recorded.trials, strict=False):
         if new != old:
-            raise _Parted("search", f"trial {new.number} is {_brief(new)}, and was {_brief(old)}")
+            raise _Parted(stage, f"trial {new.number} is {_brief(new)}, and was {_brief(old)}")
     counts = f"{len(searched.trials)} trials instead of {len(recorded.trials)}"
-    raise _Parted("search", f"the trials are the same, but the search's result is not ({counts})")
+    raise _Parted(stage, f"the trials are the same, but the {stage}'s result is not ({counts})")
 
 
 def _hold(stage: Stage, name: str, new: Contract, old: Contract | None, kind: type[Contract]) -> None:

@@ -23,16 +23,18 @@ from swarmc.compiler.quoting import Quoted, quotes
 from swarmc.compiler.studies import without
 from swarmc.compiler.verifying import surely_affordable
 from swarmc.compiler.workbench import Bench
-from swarmc.contracts.candidates import Pools, SearchResult, Validation
+from swarmc.contracts.candidates import Candidate, Pools, SearchResult, Validation
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.errors import BudgetExhausted
 from swarmc.contracts.events import Emit, Note
 from swarmc.contracts.metrics import JudgePart, MetricSpec
 from swarmc.contracts.ports import Ledger, Store
 from swarmc.contracts.spec import CompileSpec
-from swarmc.contracts.transfer import Transfer
+from swarmc.contracts.transfer import Climb, Transfer
 from swarmc.contracts.verification import Redundancy
 from tasks.bootstrap import bootstrap
+from tasks.climb import climb
+from tasks.confirm import confirm
 from tasks.load import Loaded
 from tasks.plan import plan
 from tasks.promote import promote
@@ -49,7 +51,7 @@ QUESTIONS: tuple[SplitName, ...] = ("search", "validation", "test")
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Made = Pools | SearchResult | Planned | Validation
+Made = Pools | SearchResult | Climb | Planned | Validation
 Hold = Callable[[Stage, Made], None]
 """Told of what every step made; what it raises ends the compile."""
 
@@ -87,9 +89,10 @@ class Steps:
         self._done: tuple[Stage, ...] = ()
         self._planned: Planned | None = None
         self._cells: int | None = None
+        self._whole = False
 
     async def find(self) -> Found:
-        """Bootstrap, propose, search, validate, verify.
+        """Bootstrap, propose, search, climb, validate, verify.
 
         Raises:
             SwarmcError: as the steps do. A budget that runs out is none: what was found until then is.
@@ -109,13 +112,16 @@ class Steps:
         searched = await self._do(search, optimizer, bench, pools, planned.calls("search"))
         self._hold("search", searched)
         planned = await self._plan("search")
+        if (climbed := await self._climbed(pools, searched, planned)) is not None:
+            self._hold("climb", climbed)
+            planned = await self._plan("climb")
         self._hold("search", planned)
-        finalists = [candidate for candidate, _ in searched.finalists]
+        finalists = _finalists(searched, climbed)
         calls = planned.calls("validate")
         validation = await self._do(validate, bench, finalists, self._recalled.incumbent, calls)
         validation = await self._verified(validation, planned)
         self._hold("validate", validation)
-        return Found(pools, searched, validation, planned.plan, moved)
+        return Found(pools, searched, validation, planned.plan, moved, climbed)
 
     async def keep(self, found: Found, terms: Terms) -> Recorded:
         """Record what was found, and let the winner run under the compile's name if it may.
@@ -143,6 +149,17 @@ class Steps:
         if asked is None or not self._cells:
             return None
         return await self._do(transfer, bench, pools, asked)
+
+    async def _climbed(self, pools: Pools, searched: SearchResult, planned: Planned) -> Climb | None:
+        """How the better lane went on; nothing when there is none, or the search ran in it."""
+        bench = self._bench
+        if bench.lane != "swarm" or not planned.search.climb:
+            return None
+        test = await self._do(confirm, bench, searched)
+        if test is not None and test.lane != "swarm":
+            self._whole = True
+            planned = await self._plan()
+        return await self._do(climb, self._optimizer, bench, pools, (searched, test), planned.calls("climb"))
 
     async def _verified(self, validation: Validation, planned: Planned) -> Validation:
         """The validation, with what its runs did not agree on answered by the premium lane, if there is one."""
@@ -190,7 +207,14 @@ class Steps:
             programs=2 + (self._recalled.incumbent is not None),
             lane=self._bench.lane,
             cells=self._cells,
+            whole=self._whole,
         )
+
+
+def _finalists(searched: SearchResult, climbed: Climb | None) -> list[Candidate]:
+    """Who meets on the validation examples: the best of the better lane, where a budget left any."""
+    best = (climbed.result.finalists if climbed else ()) or searched.finalists
+    return [candidate for candidate, _ in best]
 
 
 @contextmanager

@@ -48,7 +48,7 @@ AFTER: tuple[tuple[Kind, str, bool], ...] = (
     ("account", "account.json", True),
     ("study", "study.json", True),
 )
-OUTCOMES = ("search.json", "validation.json")
+OUTCOMES = ("search.json", "climb.json", "validation.json")
 _EVENTS: TypeAdapter[Event] = TypeAdapter(Event)
 
 

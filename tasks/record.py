@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from swarmc.compiler.reports import final_report, search_files
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.bill import Bill
-from swarmc.contracts.candidates import Pools, SearchResult, Validation
+from swarmc.contracts.candidates import Pools, SearchResult, Study, Validation
 from swarmc.contracts.canonical import Contract, content_id
 from swarmc.contracts.manifest import CompiledModuleManifest, Scorecard
 from swarmc.contracts.money import Account
@@ -16,7 +16,7 @@ from swarmc.contracts.plan import Plan
 from swarmc.contracts.ports import Store
 from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
-from swarmc.contracts.transfer import Transfer
+from swarmc.contracts.transfer import Climb, Transfer, how_ended, proxy_score
 from tasks.recall import study_label
 from tasks.stage import stage, step
 
@@ -52,6 +52,12 @@ class Found:
     validation: Validation
     plan: Plan
     transfer: Transfer | None = None
+    climbed: Climb | None = None
+
+    @property
+    def study(self) -> Study | None:
+        """What a later search starts from: of both lanes, where the better one went on."""
+        return (self.climbed.result if self.climbed else self.searched).study
 
 
 @dataclass(frozen=True)
@@ -75,10 +81,7 @@ async def record(bench: Bench, found: Found, costs: Costs, store: Store, created
     """
     async with stage("record", bench.run_id, bench.emit) as notes:
         searched, validation = found.searched, found.validation
-        files = {**_files(bench, searched, validation, costs), "plan.json": found.plan.canonical()}
-        files |= search_files(searched, found.pools)
-        if found.transfer is not None:
-            files["transfer.json"] = found.transfer.canonical()
+        files = {**_files(bench, found, costs), **search_files(searched, found.pools)}
         manifest = _manifest(bench, found, costs).with_details(
             artifacts={name: content_id(data) for name, data in files.items()},
             created_at=int(created_at.astimezone(UTC).timestamp()),
@@ -89,27 +92,28 @@ async def record(bench: Bench, found: Found, costs: Costs, store: Store, created
         for name, data in files.items():
             uris[name] = await store.put(data, name=name)
             address = await store.label(f"runs/{bench.run_id}/{name}", uris[name])
-        if searched.study is not None:
+        if found.study is not None:
             await store.label(study_label(bench.job.name), uris["study.json"])
         notes.sentence = f"manifest {address}"
         notes.report = report
     return Recorded(manifest=manifest, manifest_uri=uris["manifest.json"], address=address, uris=uris, bill=costs.bill)
 
 
-def _files(bench: Bench, searched: SearchResult, validation: Validation, costs: Costs) -> dict[str, bytes]:
-    program = bench.evaluator.program
-    compiled = program.describe().with_candidate(validation.winner)
-    study = {"study.json": searched.study.canonical()} if searched.study else {}
-    return {
-        **study,
-        "program.json": program.saved(validation.winner),
-        "compiled.json": compiled.canonical(),
-        "search.json": searched.canonical(),
-        "validation.json": validation.canonical(),
-        "account.json": costs.account.canonical(),
-        "bill.json": costs.bill.canonical(),
-        "spec.json": _spec_bytes(bench.job),
+def _files(bench: Bench, found: Found, costs: Costs) -> dict[str, bytes]:
+    program, winner = bench.evaluator.program, found.validation.winner
+    told: dict[str, Contract | None] = {
+        "study.json": found.study,
+        "compiled.json": program.describe().with_candidate(winner),
+        "search.json": found.searched,
+        "validation.json": found.validation,
+        "account.json": costs.account,
+        "bill.json": costs.bill,
+        "plan.json": found.plan,
+        "transfer.json": found.transfer,
+        "climb.json": found.climbed,
     }
+    files = {name: one.canonical() for name, one in told.items() if one is not None}
+    return {**files, "program.json": program.saved(winner), "spec.json": _spec_bytes(bench.job)}
 
 
 def _spec_bytes(spec: CompileSpec) -> bytes:
@@ -122,7 +126,7 @@ def _manifest(bench: Bench, found: Found, costs: Costs) -> CompiledModuleManifes
     compared = validation.comparison
     total = costs.account.total
     scorecard = Scorecard(
-        proxy_score=next((score for candidate, score in searched.finalists if candidate == validation.winner), None),
+        proxy_score=proxy_score(validation.winner, searched, found.climbed),
         truth_score=compared.winner.score if compared else None,
         baseline_score=compared.baseline.score if compared else None,
         improvement=compared.improvement if compared else None,
@@ -145,7 +149,7 @@ def _manifest(bench: Bench, found: Found, costs: Costs) -> CompiledModuleManifes
             "metric": bench.job.metric_name,
             "seed": bench.job.seed,
             "calls": total.calls,
-            "search": searched.ended,
+            "search": how_ended(searched, found.climbed),
             **_how_verified(found),
         },
     )
@@ -163,4 +167,7 @@ def _how_verified(found: Found) -> dict[str, JsonValue]:
     if found.transfer is not None:
         said["transfer"] = found.transfer.reason
         said["search_lane"] = found.transfer.lane
+    if (climbed := found.climbed) is not None and climbed.test is not None:
+        said["climb"] = climbed.test.reason
+        said["search_lane"] = climbed.test.lane
     return said

@@ -13,9 +13,13 @@ async def search(optimizer: Optimizer, bench: Bench, pools: Pools, calls_planned
     async with stage("search", bench.run_id, bench.emit, calls_planned) as notes:
         bench.best_ppm = 0
         result = await optimizer.search(bench, pools)
-        notes.ended = result.ended
-        best = f", best {result.finalists[0][1]}" if result.finalists else ""
-        cut = "; the budget ran out" if result.ended == "budget" else ""
-        notes.sentence = f"{len(result.trials)} trials{best}{cut}"
+        notes.ended, notes.sentence = result.ended, how_it_went(result)
         notes.report = search_report(result, pools)
     return result
+
+
+def how_it_went(result: SearchResult) -> str:
+    """A search in a line."""
+    best = f", best {result.finalists[0][1]}" if result.finalists else ""
+    cut = "; the budget ran out" if result.ended == "budget" else ""
+    return f"{len(result.trials)} trials{best}{cut}"

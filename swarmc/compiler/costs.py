@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from swarmc.compiler.demands import bootstrap_calls, group_runs, transfer_cells
+from swarmc.compiler.demands import ASKED_EXAMPLES, ASKED_TEXTS, bootstrap_calls, group_runs, transfer_cells
 from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.money import Account, Budget, Tally
 from swarmc.contracts.plan import Demand, StagePlan
@@ -55,6 +55,7 @@ class Known:
         lane: Where the search runs.
         cells: Program runs in each lane that the search is preceded by, to see whether the cheap one predicts the
             better one; nothing before that is settled.
+        whole: The better lane did not bear the search out, so it is searched from the start.
     """
 
     sizes: Sizes
@@ -67,6 +68,7 @@ class Known:
     programs: int = 2
     lane: Lane = "swarm"
     cells: int | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def lines_of(job: CompileSpec, known: Known, search: PlannedSearch) -> Iterator[
 
     few, many = group_runs(job)
     searched = _searched(job, known, search)
+    # What the test runs is met again in a climb, and is none of a whole search.
+    climbed = search.climb + (ASKED_TEXTS * ASKED_EXAMPLES if known.whole else 0)
     verified = known.programs * search.test if job.redundancy and "premium" in job.lanes else 0
     found = [
         runs("bootstrap", "teacher", demand.bootstrap_runs, demand.bootstrap_runs),
@@ -109,6 +113,9 @@ def lines_of(job: CompileSpec, known: Known, search: PlannedSearch) -> Iterator[
         *(runs("search", lane, low, high) for lane, (low, high) in searched.items()),
         judged("search", sum(high for _, high in searched.values())),
         written("search", demand.writings),
+        runs("climb", "validation", 0, climbed),
+        judged("climb", climbed),
+        written("climb", demand.writings if known.whole else 0),
         runs("validate", "validation", few * at_least, many * together),
         judged("validate", many * together, together),
         _capped(job, runs("verify", "premium", 0, verified)),

@@ -4,6 +4,10 @@ from swarmc.compiler.demonstrations import MOST_DISTINCT
 from swarmc.contracts.money import Account
 from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
+FEWEST_CLIMBED = 160
+ASKED_TEXTS, ASKED_EXAMPLES = 16, 8
+"""Most texts that the better lane is asked about after a search, and examples that each of them meets there."""
+
 
 def bootstrap_runs(spec: PlannedSearch, train: int) -> int:
     """Program runs that demonstrations are made from, of `train` examples."""
@@ -25,6 +29,15 @@ def group_runs(job: CompileSpec) -> tuple[int, int]:
     """Program runs that one answer of the validation lane takes, at least and at most."""
     asked = job.redundancy
     return (1, 1) if asked is None else (asked.agree, asked.of)
+
+
+def climb_runs(job: CompileSpec, runs: int) -> int:
+    """Program runs in the validation lane after a search of so many in a cheaper one: most often a percentage, never
+    more than half as many, and if possible enough to ask whether that lane bears the search out."""
+    asked = job.transfer_test
+    if asked is None or not asked.climb_percent:
+        return 0
+    return min(max(runs * asked.climb_percent // 100, FEWEST_CLIMBED), runs // 2)
 
 
 def transfer_cells(job: CompileSpec, search_examples: int, runs: int) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from swarmc.compiler.costs import Known, Line, Sizes, can_write, lines_of, over, price_of
+from swarmc.compiler.demands import climb_runs
 from swarmc.compiler.presets import PRESETS, Preset, preset_of
 from swarmc.compiler.rooms import Room, rooms
 from swarmc.contracts.completions import Stage
@@ -20,10 +21,12 @@ SHARES = ((1.0, 20), (0.75, 20), (0.5, 20), (0.35, 20), (0.25, 20), (0.15, 20), 
 """Shares of the validation and test examples that a plan tries, largest first, each with the fewest that it takes."""
 SEARCH_SHARE = 0.4
 MOST_RUNS = 50_000
+FEWEST_FINALISTS = 2
 MADE_BY: dict[Stage, tuple[str, ...]] = {
     "bootstrap": ("demo_sets",),
     "propose": ("instructions",),
     "search": ("runs", "reflections"),
+    "climb": ("climb",),
 }
 """By stage, the sizes that cannot be planned again once it is over."""
 
@@ -54,8 +57,8 @@ def make_plan(job: CompileSpec, known: Known) -> Planned:
         job: What was asked for.
         known: What is known by now. Asked again later, with more known, the plan may change.
     """
-    wanted = _wanted(job, known)
-    fitted = _Fitting(job, known, wanted).fitted()
+    fitting = _Fitting(job, known, _wanted(job, known))
+    wanted, fitted = fitting.wanted, fitting.fitted()
     lines = tuple(lines_of(job, known, fitted))
     by_hand = max((len(texts) for texts in job.instructions.values()), default=0)
     texts = 1 + by_hand + (0 if job.proposer == "none" else fitted.instructions)
@@ -125,12 +128,13 @@ class _Fitting:
     def __init__(self, job: CompileSpec, known: Known, wanted: PlannedSearch) -> None:
         self._job = job
         self._known = known
-        self._wanted = wanted
+        self.wanted = self._climbing(wanted)
         self._rooms = tuple(rooms(effective_budget(job), known.account, known.done))
 
     def fitted(self) -> PlannedSearch:
-        if self._fits(self._with_made(self._wanted)):
-            return self._with_made(self._wanted)
+        all_of_it = self._with_made(self.wanted)
+        if self._fits(all_of_it):
+            return all_of_it
         best: PlannedSearch | None = None
         for share in SHARES:
             found = self._most_runs(*share)
@@ -142,7 +146,7 @@ class _Fitting:
 
     def _most_runs(self, share: float, least: int) -> PlannedSearch | None:
         """The largest search that fits with this share of the validation examples; nothing when one run does not."""
-        low, high = 0, self._wanted.runs
+        low, high = 0, self.wanted.runs
         while low < high:
             middle = (low + high + 1) // 2
             if self._fits(self._at(middle, share, least)):
@@ -154,25 +158,33 @@ class _Fitting:
     def _is_enough(self, found: PlannedSearch) -> bool:
         """The search gets its share of the calls, or all that it wants: then validation need not shrink further."""
         lines = list(lines_of(self._job, self._known, found))
-        search = sum(line.calls for line in lines if line.shown.stage == "search")
-        return found.runs >= self._wanted.runs // 2 or search >= SEARCH_SHARE * sum(line.calls for line in lines)
+        search = sum(line.calls for line in lines if line.shown.stage in ("search", "climb"))
+        return found.runs >= self.wanted.runs // 2 or search >= SEARCH_SHARE * sum(line.calls for line in lines)
 
     def _at(self, runs: int, share: float, least: int) -> PlannedSearch:
         """The search at this size: pools that so many runs can tell apart, and a share of the validation examples."""
-        wanted, small, sizes = self._wanted, preset_of(runs), self._known.sizes
-        return self._with_made(
-            wanted.model_copy(
-                update={
-                    "runs": runs,
-                    "instructions": min(wanted.instructions, small.instructions),
-                    "demo_sets": min(wanted.demo_sets, small.demo_sets),
-                    "finalists": min(wanted.finalists, small.finalists),
-                    "reflections": min(wanted.reflections, small.reflections),
-                    "validation": _some(sizes.validation, share, least),
-                    "test": _some(sizes.test, share, least),
-                }
-            )
+        wanted, small, sizes = self.wanted, preset_of(runs), self._known.sizes
+        smaller = wanted.model_copy(
+            update={
+                "runs": runs,
+                "instructions": min(wanted.instructions, small.instructions),
+                "demo_sets": min(wanted.demo_sets, small.demo_sets),
+                "finalists": min(wanted.finalists, small.finalists),
+                "reflections": min(wanted.reflections, small.reflections),
+                "validation": _some(sizes.validation, share, least),
+                "test": _some(sizes.test, share, least),
+            }
         )
+        return self._with_made(self._climbing(smaller))
+
+    def _climbing(self, search: PlannedSearch) -> PlannedSearch:
+        """The search with its climb, which leaves half as many finalists to be told apart."""
+        known, before = self._known, self._known.before
+        runs = min(search.runs, before.runs) if before is not None and "search" in known.done else search.runs
+        climb = 0 if known.lane != "swarm" else runs if known.whole else climb_runs(self._job, runs)
+        few = climb and self._job.search.finalists is None
+        finalists = min(search.finalists, max(FEWEST_FINALISTS, -(-search.finalists // 2))) if few else search.finalists
+        return search.model_copy(update={"climb": climb, "finalists": finalists})
 
     def _with_made(self, search: PlannedSearch) -> PlannedSearch:
         """What a stage that is over has made is not planned again."""
@@ -198,6 +210,7 @@ def _cuts(job: CompileSpec, wanted: PlannedSearch, fitted: PlannedSearch) -> Ite
     """What is smaller than it was asked for, in words."""
     names = {
         "runs": "program runs in the search",
+        "climb": "program runs in the validation lane after it",
         "instructions": "instructions a predictor",
         "demo_sets": "demonstration sets a predictor",
         "validation": "validation examples",

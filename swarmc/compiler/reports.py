@@ -35,7 +35,7 @@ BEST_INSTRUCTIONS = 5
 MOST_PREDICTORS = 8
 SHOWN_DEMOS = 8
 MOST_VOICES = 50
-SAID = ("redundancy", "dissent", "transfer")
+SAID = ("redundancy", "dissent", "transfer", "climb")
 """Of a manifest's details, those that a person should read."""
 TITLES = {
     "score.png": "Score over program runs",
@@ -154,15 +154,14 @@ def validate_report(validation: Validation) -> str:
 
 
 def transfer_report(found: Transfer) -> str:
-    """Whether the cheap lane may be searched in."""
-    rows = [
-        ["correlation of the two lanes' scores", _interval(found.correlation)],
-        ["order of texts, the same less the other", _interval(found.order)],
-    ]
+    """Whether the cheap lane may be searched in, or what it found be believed."""
+    rows = [["correlation of the two lanes' scores", _interval(found.correlation)]]
+    if found.order is not None:
+        rows.append(["order of texts, the same less the other", _interval(found.order)])
     return page(
         "# Where the search runs",
         f"{found.reason}.",
-        f"{found.texts} texts on {found.examples} search examples, in lane `swarm` and in lane `{found.against}`.",
+        f"{found.texts} texts on {found.examples} search examples, of lane `swarm` and of lane `{found.against}`.",
         table(["", "95 % interval"], rows),
     )
 

@@ -6,7 +6,8 @@ Pearson's over all runs: it sees a lane that answers at random, echoes or lies. 
 Kruskal's gamma over pairs of texts that both lanes tell apart on an example: it sees a lane that likes
 what the better one dislikes. Six texts on sixteen examples tell little more, so the cheap lane is
 left only when it is clearly of no use: the upper end of the correlation is below `LEAST_CORRELATION`,
-the upper end of the order is below 0, or it scores all alike what the better lane does not.
+the upper end of the order is below 0, or it scores all alike what the better lane does not. What passes is asked
+again after the search, where few runs tell much more (`climbing.py`).
 """
 
 import random
@@ -28,6 +29,7 @@ LEAST_CORRELATION = 0.3
 FEWEST_VARIED = 5
 """A lane tells something when so many of its scores are not the most frequent one."""
 FEWEST_PAIRS = 20
+FEWEST_IN_HALF = 6
 RESAMPLES = 1_000
 DECIMALS = 9
 
@@ -40,18 +42,23 @@ async def try_transfer(
 ) -> Transfer:
     """Run the texts on the examples in both lanes, and decide where the search runs.
 
-    A budget that does not allow it leaves the search where it is.
+    Half of the examples are enough where they look as if the cheap lane told something of the better one. A
+    budget that does not allow the test leaves the search where it is.
 
     Raises:
         VenueError: a lane stayed down.
     """
-    against: Lane = asked.against
+    lanes: tuple[Lane, ...] = ("swarm", asked.against)
     try:
-        cheap, better = await gather_or_cancel(
-            _scores(evaluator, texts, example_ids, lane) for lane in ("swarm", against)
-        )
+        half = example_ids[: len(example_ids) // 2]
+        if len(half) >= FEWEST_IN_HALF:
+            cheap, better = await gather_or_cancel(_scores(evaluator, texts, half, lane) for lane in lanes)
+            found = judge_transfer(np.array(cheap), np.array(better), asked, seed)
+            if found.lane == "swarm" and found.correlation and found.correlation.mean_ppm >= ppm(LEAST_CORRELATION):
+                return found
+        cheap, better = await gather_or_cancel(_scores(evaluator, texts, example_ids, lane) for lane in lanes)
     except BudgetExhausted as error:
-        return _stays(asked, 0, 0, f"it was not tried: {error}")
+        return stays(asked.against, 0, 0, f"it was not tried: {error}")
     return judge_transfer(np.array(cheap), np.array(better), asked, seed)
 
 
@@ -66,7 +73,9 @@ def judge_transfer(cheap: Table, better: Table, asked: TransferSpec, seed: int) 
     """
     texts, examples = better.shape
     if texts < 2 or not _varies(better):
-        return _stays(asked, texts, examples, f"lane {asked.against} scores all texts alike, so nothing is to predict")
+        return stays(
+            asked.against, texts, examples, f"lane {asked.against} scores all texts alike, so nothing is to predict"
+        )
     found = _Figures(
         _figure(cheap, better, correlation_of, "pearson-bootstrap-95", seed),
         _figure(cheap, better, order_of, "gamma-bootstrap-95", seed),
@@ -144,9 +153,26 @@ def _figure(
         columns = [rng.randrange(examples) for _ in range(examples)]
         if (again := of(cheap[:, columns], better[:, columns])) is not None:
             drawn.append(again)
-    drawn = sorted(drawn) or [value]
-    low, high = (drawn[min(len(drawn) - 1, round(share * (len(drawn) - 1)))] for share in (0.025, 0.975))
-    return Score(mean_ppm=_ppm(value), count=cheap.size, low_ppm=_ppm(low), high_ppm=_ppm(high), method=method)
+    low, high = percentiles(drawn or [value])
+    return Score(mean_ppm=ppm_of(value), count=cheap.size, low_ppm=ppm_of(low), high_ppm=ppm_of(high), method=method)
+
+
+def percentiles(drawn: Sequence[float]) -> tuple[float, float]:
+    """Between which 95 % of the values lie; at least one is given."""
+    ordered = sorted(drawn)
+    low, high = (ordered[round(share * (len(ordered) - 1))] for share in (0.025, 0.975))
+    return low, high
+
+
+def ppm_of(value: float) -> int:
+    """A figure between -1 and 1 in parts per million."""
+    return max(-PPM, min(PPM, round(value * PPM)))
+
+
+def stays(against: Lane, texts: int, examples: int, why: str) -> Transfer:
+    """The search runs in the cheap lane."""
+    reason = f"the search runs in lane swarm: {why}"
+    return Transfer(against=against, texts=texts, examples=examples, lane="swarm", reason=reason)
 
 
 async def _scores(
@@ -159,12 +185,3 @@ async def _scores(
 def _varies(table: Table) -> bool:
     _, counts = np.unique(np.round(table, DECIMALS), return_counts=True)
     return int(table.size - counts.max()) >= FEWEST_VARIED
-
-
-def _stays(asked: TransferSpec, texts: int, examples: int, why: str) -> Transfer:
-    reason = f"the search runs in lane swarm: {why}"
-    return Transfer(against=asked.against, texts=texts, examples=examples, lane="swarm", reason=reason)
-
-
-def _ppm(value: float) -> int:
-    return max(-PPM, min(PPM, round(value * PPM)))

@@ -1,6 +1,7 @@
 """The workbench: what a compile lends its optimizer, over one program, one dataset and the metered lanes."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from swarmc.compiler.datasets import Splits
@@ -19,7 +20,7 @@ from swarmc.contracts.candidates import (
     Study,
     Trial,
 )
-from swarmc.contracts.completions import Lane
+from swarmc.contracts.completions import Lane, Stage
 from swarmc.contracts.events import CandidateEntered, Emit, TrialScored
 from swarmc.contracts.spec import CompileSpec, PlannedSearch
 
@@ -39,6 +40,7 @@ class Bench:
         spec: The search as it is planned; a later plan replaces it.
         earlier: What an earlier search of this program learned.
         lane: Where candidates are scored.
+        stage: Whose trials are told.
     """
 
     job: CompileSpec
@@ -50,6 +52,7 @@ class Bench:
     earlier: Study | None = None
     best_ppm: int = 0
     lane: Lane = "swarm"
+    stage: Stage = "search"
 
     def __post_init__(self) -> None:
         self._told: set[str] = set()
@@ -121,13 +124,20 @@ class Bench:
     async def write(self, prompt: str, *, rollout_id: int = 0) -> str:
         return await ask_plainly(self.evaluator, prompt, rollout_id)
 
+    def climbing(self, spec: PlannedSearch) -> "Bench":
+        """The same workbench for what goes on in the validation lane after the search: a best of its own, one telling
+        of each candidate."""
+        above = copy(self)
+        above.spec, above.lane, above.stage, above.best_ppm = spec, "validation", "climb", 0
+        return above
+
     def tell_trial(self, trial: Trial) -> None:
         self.best_ppm = max(self.best_ppm, trial.score.mean_ppm)
         self.emit(
             TrialScored(
                 run_id=self.run_id,
                 at_ms=now_ms(),
-                stage="search",
+                stage=self.stage,
                 trial=trial.number,
                 candidate_id=trial.candidate_id,
                 score_ppm=trial.score.mean_ppm,

@@ -253,6 +253,12 @@ class SearchResult(Contract):
     measured: tuple[Measured, ...] = ()
     study: Study | None = None
 
+    def score_of(self, candidate: Candidate) -> Score | None:
+        """What it scored on the search examples that it met; nothing when it met none."""
+        told = [(one.content_id, score) for one, score in self.finalists]
+        told += [(one.candidate_id, one.score) for one in self.measured]
+        return dict(reversed(told)).get(candidate.content_id)
+
 
 class Comparison(Contract):
     """Winner against another program (`baseline`) on examples that no choice has seen."""

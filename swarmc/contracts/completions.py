@@ -10,7 +10,9 @@ from swarmc.contracts.canonical import CanonicalText, Contract, content_id
 Lane = Literal["swarm", "validation", "premium", "propose", "teacher", "judge"]
 """Which purse and which quality a call belongs to."""
 
-Stage = Literal["load", "bootstrap", "propose", "search", "validate", "verify", "promote", "record", "serve", "other"]
+Stage = Literal[
+    "load", "bootstrap", "propose", "search", "climb", "validate", "verify", "promote", "record", "serve", "other"
+]
 """The part of a compile that made a call."""
 
 SEED_DIGITS = 7

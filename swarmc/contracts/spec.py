@@ -169,6 +169,7 @@ class PlannedSearch(SearchHabits):
         reflections: Instructions written from failures, per predictor.
         validation: Validation examples that are used, from the first on.
         test: Test examples that are used, from the first on.
+        climb: Program runs in the validation lane, after the search in a cheaper one; 0 where there is no climb.
     """
 
     runs: int = Field(ge=1)
@@ -178,6 +179,7 @@ class PlannedSearch(SearchHabits):
     reflections: int = Field(ge=0)
     validation: int = Field(ge=1)
     test: int = Field(ge=1)
+    climb: int = Field(default=0, ge=0)
 
 
 def _one_list_for_all(value: object) -> object:
@@ -306,9 +308,10 @@ class CompileSpec(_Asked):
 
     @property
     def transfer_test(self) -> TransferSpec | None:
-        """The test that is to be made before the search; nothing when there is no better lane to move up to."""
+        """How the two lanes are told apart and climbed; nothing when there is no better lane to move up to."""
         asked = self.transfer or (TransferSpec() if self.redundancy else None)
-        return asked if asked is not None and asked.examples and self.differs("validation") else None
+        wanted = asked is not None and (asked.examples or asked.climb_percent)
+        return asked if wanted and self.differs("validation") else None
 
     @property
     def metric_name(self) -> str:

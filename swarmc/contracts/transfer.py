@@ -1,20 +1,27 @@
-"""Transfer: whether the cheap lane's scores say what the better lane's do, tried early on a few examples."""
+"""Transfer: whether the cheap lane's scores say what the better lane's do, and how that one went on with a search."""
 
 from typing import Literal
 
 from pydantic import Field
 
-from swarmc.contracts.candidates import Score
+from swarmc.contracts.candidates import Candidate, Score, SearchResult
 from swarmc.contracts.canonical import Contract
 from swarmc.contracts.completions import Lane
 
 
 class TransferSpec(Contract):
-    """How a search finds out whether its cheap lane predicts the better one."""
+    """How a search finds out whether its cheap lane predicts the better one, and how far the better one goes on."""
 
     examples: int = Field(default=16, ge=0, le=200, description="Search examples that both lanes answer; 0: no test")
     texts: int = Field(default=6, ge=2, le=32, description="Candidates that both lanes run, the program's own first")
     against: Literal["validation", "premium"] = Field(default="validation", description="The lane to be predicted")
+    climb_percent: int = Field(
+        default=20,
+        ge=0,
+        le=100,
+        description="After the search its best candidates race on in the validation lane, with so many percent of its "
+        "program runs; 0: its finalists are validated at once",
+    )
 
     @property
     def cells(self) -> int:
@@ -23,13 +30,14 @@ class TransferSpec(Contract):
 
 
 class Transfer(Contract):
-    """What the test showed.
+    """What a test showed.
 
     Attributes:
         against: The lane to be predicted; the other is `swarm`.
         texts: Candidates that were run.
         examples: Examples that they were run on.
-        correlation: Of the two lanes' scores over all runs; nothing where one of them never varied.
+        correlation: Before the search, of the two lanes' scores over all runs; after it, over texts, of what the
+            search had learned and of the better lane's mean scores. Nothing where one of them never varied.
         order: Over pairs of candidates that both lanes tell apart on an example: the same order less the other one.
         lane: Where the search runs.
         reason: Why there.
@@ -42,3 +50,28 @@ class Transfer(Contract):
     order: Score | None = None
     lane: Lane
     reason: str
+
+
+class Climb(Contract):
+    """How the better lane went on where the cheap one's search had ended.
+
+    Attributes:
+        test: Whether it bore out what the search had learned; nothing where the climb is too small to ask.
+        whole: It did not, and was searched from the start.
+        result: How the race in the better lane went.
+    """
+
+    test: Transfer | None = None
+    whole: bool = False
+    result: SearchResult
+
+
+def how_ended(searched: SearchResult, climbed: Climb | None) -> Literal["completed", "budget"]:
+    """As planned, in both lanes, or because a budget ran out in one of them."""
+    return searched.ended if climbed is None or searched.ended == "budget" else climbed.result.ended
+
+
+def proxy_score(winner: Candidate, searched: SearchResult, climbed: Climb | None) -> Score | None:
+    """The winner's score in the search: in the cheap lane if it ran there, else in the better one."""
+    found = searched.score_of(winner)
+    return climbed.result.score_of(winner) if found is None and climbed is not None else found

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field, replace
 from pydantic import JsonValue, ValidationError
 
 from swarmc.contracts.bundle import BEFORE_ALL, KINDS, Call, Document, Header, Sample, line_hash
-from swarmc.contracts.candidates import Candidate, Outcome, Pools, RunCost, SearchResult, Study, Validation
+from swarmc.contracts.candidates import Candidate, Outcome, Pools, RunCost, SearchResult, Validation
 from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.manifest import CompiledPredictor, CompiledProgram
 from swarmc.contracts.promotion import Promotion
+from swarmc.contracts.transfer import Climb
 from swarmc.tracing.evidence import text_of as candidate_of
 from swarmc.tracing.extraction import Found, Kind, Notes, Row, first_fault, value_of
 from swarmc.tracing.prompts import Prompts, Step, text_of
@@ -36,8 +37,7 @@ class _Known:
     samples: dict[str, Sample] = field(default_factory=dict)
     by_inputs: dict[Texts, str] = field(default_factory=dict)
     candidates: dict[str, Candidate] = field(default_factory=dict)
-    choices: list[dict[str, tuple[int, int]]] = field(default_factory=list)
-    pools: Pools | None = None
+    choices: list[tuple[Pools, dict[str, tuple[int, int]]]] = field(default_factory=list)
     outcomes: dict[tuple[str, str], Outcome] = field(default_factory=dict)
     validation: Validation | None = None
     promotion: Promotion | None = None
@@ -128,8 +128,8 @@ class Bundled:
             "spec.json": self._spec,
             "compiled.json": self._program,
             "search.json": self._search,
+            "climb.json": self._climb,
             "validation.json": self._validation,
-            "study.json": self._study,
         }
         read = readers.get(name)
         if read is None:
@@ -152,14 +152,15 @@ class Bundled:
         self._candidates(candidate_of(self._known.compiled))
 
     def _search(self, value: JsonValue) -> None:
-        searched = SearchResult.model_validate(value)
-        self._candidates(*(candidate for candidate, _ in searched.finalists))
-        self._known.choices += [one.choice for one in searched.measured]
-        if searched.study is not None:
-            self._known.pools = searched.study.pools
+        self._searched(SearchResult.model_validate(value))
 
-    def _study(self, value: JsonValue) -> None:
-        self._known.pools = Study.model_validate(value).pools
+    def _climb(self, value: JsonValue) -> None:
+        self._searched(Climb.model_validate(value).result)
+
+    def _searched(self, searched: SearchResult) -> None:
+        self._candidates(*(candidate for candidate, _ in searched.finalists))
+        if searched.study is not None:
+            self._known.choices += [(searched.study.pools, one.choice) for one in searched.measured]
 
     def _validation(self, value: JsonValue) -> None:
         found = self._known.validation = Validation.model_validate(value)
@@ -170,11 +171,8 @@ class Bundled:
                 self._known.outcomes[evaluation.candidate_id, outcome.example_id] = outcome
 
     def _measured(self) -> None:
-        """Every candidate that the search scored, from the pools that it chose from."""
-        pools = self._known.pools
-        if pools is None:
-            return
-        for choice in self._known.choices:
+        """Every candidate that a search scored, from the pools that it chose from."""
+        for pools, choice in self._known.choices:
             fits = all(
                 0 <= i < len(pools.instructions.get(name, ())) and 0 <= d < len(pools.demo_sets.get(name, ()))
                 for name, (i, d) in choice.items()

@@ -142,25 +142,27 @@ def side_of(evidence: Evidence, which: str) -> Side:
 
 def texts_in(evidence: Evidence) -> dict[str, Candidate]:
     """Every candidate of a bundle whose text it tells, by id."""
-    searched, validation = evidence.searched, evidence.validation
-    found = [
-        one for one, _ in (*(searched.finalists if searched else ()), *(validation.finalists if validation else ()))
-    ]
+    validation, searches = evidence.validation, evidence.searches
+    found = [one for searched in searches for one, _ in searched.finalists]
+    found += [one for one, _ in (validation.finalists if validation else ())]
     if validation is not None:
         found.append(validation.winner)
     if evidence.incumbent is not None:
         found.append(text_of(evidence.incumbent))
-    if evidence.study is not None:
-        pools = evidence.study.pools
-        told = [chosen(pools), *(chosen(pools, one.choice) for one in (searched.measured if searched else ()))]
+    if evidence.study is not None and (own := chosen(evidence.study.pools)) is not None:
+        found.append(own)
+    for searched in searches:
+        pools = searched.study.pools if searched.study else None
+        told = [chosen(pools, one.choice) for one in searched.measured] if pools else []
         found += [one for one in told if one is not None]
     return {one.content_id: one for one in found}
 
 
 def scores_in(evidence: Evidence, candidate_id: str) -> dict[str, Score]:
     """The means that a bundle tells of a candidate, by split."""
-    searched, validation = evidence.searched, evidence.validation
+    searched, climbed, validation = evidence.searched, evidence.climbed, evidence.validation
     told = [("search", one.candidate_id, one.score) for one in (searched.measured if searched else ())]
+    told += [("climb", one.candidate_id, one.score) for one in (climbed.result.measured if climbed else ())]
     told += [("validation", one.content_id, score) for one, score in (validation.finalists if validation else ())]
     told += [("test", one.candidate_id, one.score) for one in evidence.evaluations().values()]
     return {split: score for split, key, score in told if key == candidate_id}

@@ -23,6 +23,7 @@ from swarmc.contracts.money import Account
 from swarmc.contracts.plan import Plan
 from swarmc.contracts.promotion import Promotion
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.transfer import Climb
 from swarmc.tracing.bundle import Bundle
 
 T = TypeVar("T", bound=BaseModel)
@@ -45,6 +46,7 @@ class Evidence:
     spec: CompileSpec | None = None
     compiled: CompiledProgram | None = None
     searched: SearchResult | None = None
+    climbed: Climb | None = None
     validation: Validation | None = None
     study: Study | None = None
     account: Account | None = None
@@ -52,6 +54,11 @@ class Evidence:
     before: Promotion | None = None
     incumbent: CompiledProgram | None = None
     misshaped: list[Finding] = field(default_factory=list)
+
+    @property
+    def searches(self) -> list[SearchResult]:
+        """The search, and how the better lane went on."""
+        return [*([self.searched] if self.searched else []), *([self.climbed.result] if self.climbed else [])]
 
     def line(self, name: str) -> int:
         """The line on which a document stands."""
@@ -87,6 +94,7 @@ def evidence_of(bundle: Bundle) -> Evidence:
     found.spec = _record(found, "spec.json", CompileSpec)
     found.compiled = _record(found, "compiled.json", CompiledProgram)
     found.searched = _record(found, "search.json", SearchResult)
+    found.climbed = _record(found, "climb.json", Climb)
     found.validation = _record(found, "validation.json", Validation)
     found.study = _record(found, "study.json", Study)
     found.account = _record(found, "account.json", Account)

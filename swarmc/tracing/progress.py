@@ -25,7 +25,15 @@ from swarmc.contracts.events import (
 from swarmc.contracts.money import BudgetPolicy
 from swarmc.contracts.plan import Plan
 
-SHARES: dict[Stage, int] = {"load": 1, "bootstrap": 9, "propose": 5, "search": 65, "validate": 18, "record": 2}
+SHARES: dict[Stage, int] = {
+    "load": 1,
+    "bootstrap": 9,
+    "propose": 5,
+    "search": 60,
+    "climb": 8,
+    "validate": 15,
+    "record": 2,
+}
 """Rough shares of a compile's length, in percent."""
 
 MOST_CANDIDATES = 100

@@ -8,10 +8,12 @@ from swarmc.contracts.candidates import Comparison, Outcome
 from swarmc.contracts.canonical import plain, unplain
 from swarmc.contracts.manifest import CompiledPredictor
 from swarmc.contracts.money import Tally
+from swarmc.contracts.transfer import Climb, how_ended, proxy_score
 from swarmc.contracts.verification import Verification
 from swarmc.tracing.evidence import Evidence, chosen, text_of
 from swarmc.tracing.findings import Notes, Rescored, Rules
 from swarmc.tracing.statements import bytes_to_sign, problems_of
+from swarmc.tracing.verify_searches import check_searches
 
 _SUMMED = ("calls", "prompt_tokens", "completion_tokens", "msats")
 _MEANWHILE = "promoted another program meanwhile"
@@ -21,7 +23,7 @@ def check_claims(evidence: Evidence, notes: Notes, rules: Rules, rescored: Resco
     """Every claim that the documents of a bundle make of one another."""
     _texts(evidence, notes)
     _saved(evidence, notes)
-    _search(evidence, notes)
+    check_searches(evidence, notes)
     _scores(evidence, notes, rules)
     _groups(evidence, notes)
     _rescored(evidence, notes, rules, rescored)
@@ -97,33 +99,6 @@ def _parsed(text: str) -> dict[str, object]:
     except (ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
-
-
-def _search(evidence: Evidence, notes: Notes) -> None:
-    """Candidates' ids follow from the pools and the choices."""
-    searched, before, line = evidence.searched, len(notes.faults), evidence.line("search.json")
-    if searched is None:
-        notes.open.append("the search: it is not in the bundle")
-        return
-    if searched.study is not None and evidence.is_whole("search.json"):
-        pools = searched.study.pools
-        told = [(f"trial {trial.number}", trial.choice, trial.candidate_id) for trial in searched.trials]
-        told += [(f"measured {place}", one.choice, one.candidate_id) for place, one in enumerate(searched.measured)]
-        known: dict[str, str] = {}
-        for what, choice, candidate_id in told:
-            key = repr(sorted(choice.items()))
-            if key not in known:
-                one = chosen(pools, choice)
-                known[key] = one.content_id if one else "nothing: the pools have no such choice"
-            right = known[key]
-            notes.expect(right == candidate_id, line, f"{what}: its choice is {right}, not {candidate_id}")
-    entered = {one.candidate_id for one in searched.measured}
-    for candidate, _ in searched.finalists if evidence.is_whole("search.json") and entered else ():
-        notes.expect(candidate.content_id in entered, line, f"finalist {candidate.content_id} was never measured")
-    notes.done(before, f"the candidates of {len(searched.trials)} trials and {len(searched.measured)} measurements")
-    notes.open.append(
-        "the search's own scores: which examples each candidate met is in no file; `swarmc replay` makes them anew"
-    )
 
 
 def _scores(evidence: Evidence, notes: Notes, rules: Rules) -> None:
@@ -287,15 +262,21 @@ def _manifest(evidence: Evidence, notes: Notes) -> None:
         expected["details.calls"] = (manifest.details.get("calls"), total.calls)
     if (searched := evidence.searched) is not None:
         expected["iterations"] = (card.iterations, len(searched.trials))
-        expected["details.search"] = (manifest.details.get("search"), searched.ended)
-        if evidence.validation is not None and evidence.is_whole("search.json", "validation.json"):
+        expected["details.climb"] = (manifest.details.get("climb"), _what_better_lane_said(evidence.climbed))
+        expected["details.search"] = (manifest.details.get("search"), how_ended(searched, evidence.climbed))
+        told = ("search.json", "validation.json", *(["climb.json"] if evidence.climbed else []))
+        if evidence.validation is not None and evidence.is_whole(*told):
             winner = evidence.validation.winner
-            right = next((score for candidate, score in searched.finalists if candidate == winner), None)
+            right = proxy_score(winner, searched, evidence.climbed)
             expected["proxy_score"] = (card.proxy_score, right)
     if (train := evidence.split("train")) is not None:
         expected["trainset_id"] = (manifest.trainset_id, train.dataset_id)
     _equal(expected, line, notes, "the manifest says")
     notes.done(before, f"{len(expected)} fields of the manifest")
+
+
+def _what_better_lane_said(climbed: Climb | None) -> str | None:
+    return climbed.test.reason if climbed is not None and climbed.test is not None else None
 
 
 def _origin(evidence: Evidence, notes: Notes) -> None:

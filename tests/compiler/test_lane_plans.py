@@ -52,6 +52,7 @@ def test_every_answer_is_planned_as_often_as_it_may_be_asked_for():
         ("propose", "swarm"): (0, 6),
         ("search", "swarm"): (100, 600 + 96),
         ("search", "validation"): (0, 96),
+        ("climb", "validation"): (0, 160),
         ("validate", "validation"): (3 * 100, 5 * 200),
         ("verify", "premium"): (0, 2 * 50),
     }
@@ -97,6 +98,43 @@ def test_a_search_that_moved_up_is_planned_in_the_better_lane_at_its_price():
     assert moved.msats[1] > make_plan(job(), KNOWN).plan.msats[1]
 
 
+@pytest.mark.parametrize(
+    ("runs", "percent", "climb"), [(1_470, 20, 294), (360, 20, 160), (100, 20, 50), (1, 20, 0), (1_470, 0, 0)]
+)
+def test_a_climb_is_a_part_of_its_search_and_never_more_than_half(runs: int, percent: int, climb: int):
+    search = {**SEARCH, "trials": runs, "minibatch": 1}
+    planned = make_plan(job(search=search, transfer={"climb_percent": percent}), KNOWN)
+    assert planned.search.climb == climb
+    assert planned.calls("climb") == climb
+
+
+def test_a_climb_leaves_half_as_many_finalists_unless_a_number_is_asked_for():
+    own = {name: value for name, value in SEARCH.items() if name != "finalists"} | {"trials": 60}
+    with_climb, without = (
+        make_plan(job(search=own, transfer={"climb_percent": percent}), KNOWN).search for percent in (20, 0)
+    )
+    assert (without.finalists, with_climb.finalists) == (4, 2)
+    assert make_plan(job(search=own | {"finalists": 5}), KNOWN).search.finalists == 5
+
+
+def test_where_the_better_lane_does_not_bear_it_out_a_whole_search_is_planned_there_that_fits():
+    search_over = frozenset({"bootstrap", "propose", "search"})
+    before = make_plan(job(), KNOWN).search
+    whole = replace(KNOWN, done=search_over, before=before, whole=True)
+    assert make_plan(job(), whole).search.climb == 600
+    capped = make_plan(job(budget={"lanes": {"validation": {"max_calls": 1_400}}}), whole)
+    assert 0 < capped.search.climb < 600
+    assert sum(line.calls_high for line in capped.plan.stages if line.lane == "validation") <= 1_400
+    assert any("program runs in the validation lane after it" in cut for cut in capped.plan.cut)
+
+
+def test_a_plan_that_is_made_again_climbs_no_further_than_the_search_that_was_made():
+    asked = {**{name: value for name, value in SEARCH.items() if name != "trials"}, "calls": 3_000}
+    first = make_plan(job(search=asked), KNOWN).search
+    over = replace(KNOWN, done=frozenset({"bootstrap", "propose", "search"}), before=first)
+    assert make_plan(job(search=asked), over).search.climb == first.climb
+
+
 def test_a_search_is_not_eaten_by_the_test_that_precedes_it():
     small = make_plan(job(search={**SEARCH, "trials": 5}), KNOWN).plan
     assert ("search", "validation") not in calls(small)
@@ -106,7 +144,8 @@ def test_lanes_that_are_alike_have_nothing_to_predict():
     same = {lane: {"venue": "auto", "concurrency": n} for n, lane in enumerate(("swarm", "validation"), start=1)}
     assert job(lanes=same).transfer_test is None
     assert job(lanes=same, transfer={"texts": 4}).transfer_test is None
-    assert job(transfer={"examples": 0}).transfer_test is None
+    assert job(transfer={"examples": 0, "climb_percent": 0}).transfer_test is None
+    assert job(transfer={"examples": 0}).transfer_test is not None
     assert job(transfer={"texts": 4}).transfer_test is not None
 
 

@@ -1,9 +1,11 @@
 """Transfer: a lane that answers at random, alike or against the better one is left; one that may be of use is not."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from swarmc.compiler.transferring import correlation_of, judge_transfer, order_of, texts_of
+from swarmc.compiler.transferring import correlation_of, judge_transfer, order_of, texts_of, try_transfer
 from swarmc.contracts.candidates import Demo, Pools
 from swarmc.contracts.transfer import TransferSpec
 
@@ -61,6 +63,27 @@ def test_a_lane_that_echoes_scores_all_alike_and_is_left():
 @pytest.mark.parametrize("better", [np.ones((TEXTS, EXAMPLES)), np.eye(TEXTS, EXAMPLES) * (np.arange(EXAMPLES) < 3)])
 def test_where_the_better_lane_tells_nothing_apart_the_search_stays(better):
     assert judge_transfer(np.zeros((TEXTS, EXAMPLES)), better, ASKED, seed=0).lane == "swarm"
+
+
+async def test_half_of_the_examples_are_enough_where_the_lanes_look_alike():
+    asked: list[tuple[str, int]] = []
+
+    class Tables:
+        async def evaluate(self, text, example_ids, *, lane):
+            asked.append((lane, len(example_ids)))
+            cheap, better = table[lane][int(text)], table["validation"][int(text)]
+            scores = (cheap if lane == "swarm" else better)[: len(example_ids)]
+            outcomes = [SimpleNamespace(score_ppm=int(score * 1_000_000)) for score in scores]
+            return SimpleNamespace(outcomes=outcomes)
+
+    cheap, better = lanes(3, 0.8)
+    rng = np.random.default_rng(5)
+    for alike, wanted in ((cheap, {8}), (rng.integers(0, 2, (TEXTS, EXAMPLES)).astype(float), {8, 16})):
+        asked.clear()
+        table = {"swarm": alike, "validation": better}
+        found = await try_transfer(Tables(), "012345", [str(i) for i in range(EXAMPLES)], ASKED, seed=0)
+        assert {examples for _, examples in asked} == wanted
+        assert found.examples == max(wanted)
 
 
 def test_the_same_scores_give_the_same_bytes():

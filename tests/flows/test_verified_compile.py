@@ -14,9 +14,10 @@ from flows.lanes import RESERVED_PER_PLACE
 from flows.present import present_plan
 from flows.preview import preview
 from flows.replay import replay_bundle
-from swarmc.contracts.completions import Lane
-from swarmc.contracts.events import Verified
+from swarmc.contracts.completions import CompletionRequest, Lane
+from swarmc.contracts.events import StageStarted, Verified
 from swarmc.contracts.spec import LaneSpec
+from swarmc.contracts.transfer import Climb
 from swarmc.tracing.bundle import read_bundle
 from swarmc.tracing.evidence import evidence_of
 from swarmc.tracing.withholding import Guard
@@ -25,7 +26,20 @@ from tasks.rescore import rescore
 from tests.bundles import forged, rehash
 from tests.fakes import AnsweringVenue
 from tests.tracing.test_verify import value
-from tests.voices import LIAR, LIES, PRICES, Compiled, Divided, Voices, bundled, compiled, lanes_spec, right
+from tests.voices import (
+    LABEL,
+    LIAR,
+    LIES,
+    PRICES,
+    Compiled,
+    Divided,
+    Voices,
+    bundled,
+    compiled,
+    draw,
+    lanes_spec,
+    right,
+)
 
 Venues = dict[Lane, AnsweringVenue]
 
@@ -190,6 +204,96 @@ async def test_a_swarm_that_answers_at_random_is_not_searched_in(tmp_path: Path)
     assert lines["search", "swarm"] <= 96 < lines["search", "validation"]
     assert str(details["transfer"]) in done.report
     await _replays(tmp_path)
+
+
+def taught(helps: int, **price: int) -> AnsweringVenue:
+    """A model that finds the same questions hard as others of its kind, and is helped or hurt by one instruction."""
+
+    def answer(request: CompletionRequest) -> dict[str, str]:
+        asked = request.messages[-1].content
+        told = helps if "Classify" in request.messages[0].content else 0
+        return {"answer": LABEL.findall(asked)[-1] if draw(asked) < 120 + told else "pink"}
+
+    return AnsweringVenue(answer, **price)
+
+
+CLIMBED = {
+    "search": {"trials": 30, "minibatch": 12, "demo_sets": 4, "instructions": 3, "finalists": 2},
+    "split": {"train": 8, "search": 22, "validation": 10, "test": 20},
+}
+
+
+@pytest.fixture(scope="module")
+def climbing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Compiled]:
+    """A compile whose cheap lane dislikes what the better one likes, and finds the same questions hard."""
+    folder = tmp_path_factory.mktemp("climbing")
+    told = venues(swarm=taught(-110, price_msats=10), validation=taught(110, price_msats=50))
+    return folder, asyncio.run(compiled(folder, lanes_spec(folder, "validation", "premium", **CLIMBED), told))
+
+
+def test_a_swarm_that_likes_other_prompts_passes_the_early_test_and_is_found_out_after_the_search(climbing):
+    _, done = climbing
+    details = done.recorded.manifest.details
+    assert "the search runs in lane swarm" in str(details["transfer"])
+    assert "moves from lane swarm up to lane validation" in str(details["climb"])
+    assert details["search_lane"] == "validation"
+    assert "Classify" in next(iter(done.validation.winner.predictors.values())).instruction
+    assert str(details["climb"]) in done.report
+    lines = {(line.stage, line.lane): line.tally for line in done.account.lines}
+    assert lines["climb", "validation"].calls > lines["search", "validation"].calls
+    assert lines["climb", "validation"].msats == 50 * lines["climb", "validation"].calls
+
+
+def test_what_the_better_lane_said_is_an_event_an_artifact_and_a_part_of_the_plan(climbing):
+    folder, done = climbing
+    told = [event for event in done.events if isinstance(event, Verified) and "bears out" in event.what]
+    assert [event.holds for event in told] == [False]
+    climbed = Climb.model_validate_json((folder / "artifacts/runs/run-1/climb.json").read_bytes())
+    assert climbed.whole
+    assert climbed.test is not None
+    assert climbed.test.reason == done.recorded.manifest.details["climb"]
+    stages = [event.stage for event in done.events if isinstance(event, StageStarted)]
+    assert stages.index("search") < stages.index("climb") < stages.index("validate")
+    plan = json.loads((folder / "artifacts/runs/run-1/plan.json").read_bytes())
+    assert ("climb", "validation") in {(line["stage"], line["lane"]) for line in plan["stages"]}
+
+
+async def test_a_climb_is_verified_from_its_bundle_and_climbed_again_without_a_model(climbing):
+    folder, _ = climbing
+    bundle = await bundled(folder, Packaging(Guard()))
+    report = await verify_bundle(bundle)
+    assert report.faults == ()
+    assert (await replay_bundle(bundle)).is_same
+
+
+@pytest.mark.parametrize("forgery", ["reason", "finalist", "score"])
+async def test_a_forged_climb_is_found(climbing, forgery: str):
+    folder, _ = climbing
+    bundle = await bundled(folder, Packaging(Guard()))
+
+    def change(lines: list) -> None:
+        told = value(lines, "climb.json")
+        match forgery:
+            case "reason":
+                told["test"]["reason"] = "it was borne out"
+            case "finalist":
+                told["result"]["measured"] = told["result"]["measured"][:1]
+            case "score":
+                told["result"]["measured"][0]["candidate_id"] = told["result"]["measured"][1]["candidate_id"]
+        rehash(lines, "climb.json")
+
+    assert (await verify_bundle(forged(bundle, change))).faults
+
+
+async def test_what_is_borne_out_costs_a_fifth_of_the_search_and_names_who_ran_where(tmp_path: Path):
+    told = venues(swarm=taught(110, price_msats=10), validation=taught(110, price_msats=50))
+    done = await compiled(tmp_path, lanes_spec(tmp_path, "validation", "premium", **CLIMBED), told)
+    details = done.recorded.manifest.details
+    assert details["search_lane"] == "swarm"
+    assert "bears out what the search in lane swarm learned" in str(details["climb"])
+    lines = {(line.stage, line.lane): line.tally.calls for line in done.account.lines}
+    assert lines["climb", "validation"] <= 160
+    assert done.recorded.manifest.scorecard.proxy_score is not None
 
 
 async def _replays(directory: Path) -> None:
