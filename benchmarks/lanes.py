@@ -128,7 +128,7 @@ def _unlike(rows: Rows, extent: Extent, case: Case) -> Iterator[str]:
     spent, knew = (by_world(rows, extent, kind, case, lambda row: row.msats) for kind in KINDS)
     bought = by_world(rows, extent, "lanes", case, lambda row: row.out_msats)
     yield f"| msats more than one who knew | {_mean(spent - knew, ',.0f')} of {knew.mean():,.0f} | | | |"
-    yield f"| of them, the test's runs in the lane left | {_mean(bought, ',.0f')} | | | |"
+    yield f"| of them, for finding out | {_mean(bought, ',.0f')} | | | |"
     yield _difference(rows, extent, case, "premium", "premium alone", floor="for information")
     yield _cost(rows, extent, case, "premium", ("cost at 10 : 50 : 200", PRICES_MSATS, "100 %", ""))
 
@@ -152,12 +152,12 @@ def _cost(
 
 def _moved(rows: Rows, case: Case, *, wanted: bool) -> str:
     own = [row for task, row in rows.items() if task.kind == "lanes" and (task.effects, task.hardness) == case]
-    moved = sum(row.moved for row in own)
-    known = [row.correlation for row in own if row.correlation is not None]
-    told = f"; correlation of runs in the test {fmean(known):.2f} on average" if known else ""
-    met = "yes" if moved == len(own) * wanted else "**no**"
+    early, late = (sum(row.moved == when for row in own) for when in ("early", "late"))
+    known = [row.borne_out for row in own if row.borne_out is not None]
+    told = f"; correlation after the search {fmean(known):.2f} on average" if known else ""
+    met = "yes" if early + late == len(own) * wanted else "**no**"
     floor = "all" if wanted else "none"
-    return f"| the search moved up | {moved} of {len(own)}{told} | {floor} | | {met} |"
+    return f"| the search moved up | {early} early and {late} late of {len(own)}{told} | {floor} | | {met} |"
 
 
 def _means(rows: Rows, extent: Extent) -> Iterator[str]:

@@ -41,32 +41,33 @@ from swarmc.compiler.quoting import Quoted
 from swarmc.contracts.candidates import Candidate
 from swarmc.contracts.canonical import PPM
 from swarmc.contracts.completions import Completion, CompletionRequest, Lane, Usage
-from swarmc.contracts.money import Account
+from swarmc.contracts.money import Account, AccountLine
 from swarmc.contracts.ports import Ledger, RunLease, Store
 from swarmc.contracts.spec import CompileSpec
+from swarmc.contracts.transfer import Transfer
 from tasks.load import read_inputs
 from tasks.record import Found, Recorded
 
 Quality = Literal["cheap", "better", "premium"]
 Kind = Literal["premium", "lanes", "knew"]
+Moved = Literal["early", "late", ""]
 
 PRICES_MSATS: Mapping[Quality, int] = {"cheap": 10, "better": 50, "premium": 200}
 BETTER_CORRELATION = 0.95
 WEAKER: Mapping[str, float] = {"cheap": 0.6, "better": 0.3}
 RUNS_PER_TRIAL = 35
 SPLIT = {"train": 100, "search": 240, "validation": 20, "test": 40}
-FINALISTS = 4
 NOWHERE = "http://127.0.0.1:9/v1"
 LANES: Mapping[Kind, Mapping[Lane, Quality]] = {
     "premium": {"swarm": "premium", "propose": "premium"},
     "lanes": {
         "swarm": "cheap",
         "teacher": "cheap",
-        "propose": "cheap",
+        "propose": "better",
         "validation": "better",
         "premium": "premium",
     },
-    "knew": {"swarm": "better", "teacher": "cheap", "propose": "cheap", "validation": "better", "premium": "premium"},
+    "knew": {"swarm": "better", "teacher": "cheap", "propose": "better", "validation": "better", "premium": "premium"},
 }
 """By kind of compile, who answers in each lane. One that knew searches in the better model from the start."""
 
@@ -106,9 +107,11 @@ class Row:
         true: The winner's true score with the premium model.
         calls: Bought, by who answered.
         msats: By the bill, at `PRICES_MSATS`.
-        out_msats: Of `msats`, what the search bought in the lane that it did not run in, to find out which.
-        moved: The search moved up.
-        correlation: What the transfer test found, over its runs; nothing where it found none.
+        out_msats: Of `msats`, what finding out took that served nothing else: the early test in the lane that the
+            search did not run in, and where a search was not borne out, all of it.
+        moved: The search moved up before it began, or after it ended, or not at all.
+        correlation: What the early test found, over its runs; nothing where it found none.
+        borne_out: What the test after the search found, over its texts; nothing where it was not made.
         decided: Test examples that agreement decided.
         verified: Those that the premium lane answered.
     """
@@ -117,8 +120,9 @@ class Row:
     calls: Mapping[Quality, int]
     msats: int
     out_msats: int = 0
-    moved: bool = False
+    moved: Moved = ""
     correlation: float | None = None
+    borne_out: float | None = None
     decided: int = 0
     verified: int = 0
 
@@ -233,11 +237,7 @@ def job_of(task: Task, source: Path) -> CompileSpec:
         "seed": task.seed,
         "lanes": lanes,
         "adapter": {"json_fallback": False},
-        "search": {
-            "trials": -(-task.runs // RUNS_PER_TRIAL),
-            "minibatch": RUNS_PER_TRIAL,
-            "finalists": FINALISTS,
-        },
+        "search": {"trials": -(-task.runs // RUNS_PER_TRIAL), "minibatch": RUNS_PER_TRIAL},
     }
     if task.kind != "premium":
         asked["redundancy"] = {"agree": 3, "of": 5, "by": "answer"}
@@ -292,15 +292,14 @@ def _row(task: Task, world: World, found: Found, recorded: Recorded, account: Ac
         calls[LANES[task.kind][lane]] += tally.calls + tally.lost
     verification = found.validation.verification
     counts = verification.counts if verification else None
-    moved = found.transfer is not None and found.transfer.lane != "swarm"
-    other = "swarm" if moved else "validation"
     row = Row(
         true=_true(world, found.validation.winner),
         calls=dict(calls),
         msats=recorded.bill.msats if recorded.bill else account.total.msats,
-        out_msats=sum(line.tally.msats for line in account.lines if (line.stage, line.lane) == ("search", other)),
-        moved=moved,
-        correlation=_correlation(found),
+        out_msats=sum(line.tally.msats for line in account.lines if _was_for_finding_out(line, found)),
+        moved=_moved(found),
+        correlation=_correlation(found.transfer),
+        borne_out=_correlation(found.climbed.test if found.climbed else None),
         decided=counts.decided if counts else 0,
         verified=counts.verified if counts else 0,
     )
@@ -309,8 +308,20 @@ def _row(task: Task, world: World, found: Found, recorded: Recorded, account: Ac
     return row
 
 
-def _correlation(found: Found) -> float | None:
-    measured = found.transfer.correlation if found.transfer else None
+def _moved(found: Found) -> Moved:
+    if found.transfer is not None and found.transfer.lane != "swarm":
+        return "early"
+    return "late" if found.climbed is not None and found.climbed.whole else ""
+
+
+def _was_for_finding_out(line: AccountLine, found: Found) -> bool:
+    if found.transfer is None or line.stage != "search":
+        return False
+    return {"early": line.lane == "swarm", "late": True, "": line.lane == "validation"}[_moved(found)]
+
+
+def _correlation(test: Transfer | None) -> float | None:
+    measured = test.correlation if test else None
     return measured.mean_ppm / PPM if measured else None
 
 
