@@ -147,6 +147,7 @@ def _manifest(bench: Bench, found: Found, costs: Costs) -> CompiledModuleManifes
             "calls": total.calls,
             "search": searched.ended,
             **_how_verified(found),
+            **({"sandbox": bench.sandbox} if bench.sandbox else {}),
         },
     )
 
