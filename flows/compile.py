@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from blocks.identity import find_identity, signer
 from blocks.ledger.find import find_ledger
+from blocks.sandboxes import find_sandbox
 from blocks.sinks import ArtifactSink
 from blocks.sinks.event_log import EventLog, event_log_path
 from blocks.sinks.find import find_sinks
@@ -20,6 +21,7 @@ from blocks.stores import find_store
 from flows.bills import terms_of
 from flows.lanes import calmed_interpreter, find_venues, open_lanes
 from flows.steps import Steps, open_bench, prices_of
+from swarmc.compiler.commands import Remembered
 from swarmc.compiler.metering import now_ms
 from swarmc.compiler.planning import effective_budget
 from swarmc.compiler.quoting import Quoted
@@ -28,7 +30,7 @@ from swarmc.contracts.completions import Lane
 from swarmc.contracts.errors import BudgetExhausted, SwarmcError
 from swarmc.contracts.events import Emit, Note, RunOpened
 from swarmc.contracts.money import BudgetPolicy
-from swarmc.contracts.ports import Ledger, RunLease, Sink, Store, Venue
+from swarmc.contracts.ports import Ledger, RunLease, Sandbox, Sink, Store, Venue
 from swarmc.contracts.spec import CompileSpec
 from swarmc.tracing.stream import open_stream
 from tasks.load import Loaded, load
@@ -156,21 +158,36 @@ class _Compile:
 
     async def run(self) -> Recorded:
         with calmed_interpreter():
-            return await self._run()
+            # First of all: what cannot be scored must not be bought.
+            async with self._sandbox() as sandbox:
+                return await self._run(sandbox)
 
-    async def _run(self) -> Recorded:
+    @asynccontextmanager
+    async def _sandbox(self) -> AsyncIterator[Sandbox | None]:
+        """Where commands of the metric run, which remembers how they ended; nothing where there are none."""
+        if not self.spec.runs_commands:
+            yield None
+            return
+        async with (await find_sandbox(self.spec.sandbox)).open() as sandbox:
+            self._note(f"commands run in {sandbox.sentence}")
+            yield Remembered(sandbox, self.store, self.lease.run_id)
+
+    async def _run(self, sandbox: Sandbox | None) -> Recorded:
         given = self.given
         found = await find_venues(self.spec.lanes, given.venues if given else None)
         sentences = {lane: venue.sentence for lane, venue in found.items()}
-        text = "; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items())
-        self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))
-        loading = load.fn if given else load
-        loaded = await loading(self.spec, sentences, self.lease.run_id, self.emit, given.loaded if given else None)
+        self._note("; ".join(f"lane {lane}: {sentence}" for lane, sentence in sentences.items()))
+        loading, objects = (load.fn, given.loaded) if given else (load, None)
+        loaded = await loading(self.spec, sentences, self.lease.run_id, self.emit, objects, sandbox)
         async with open_lanes(self.spec.lanes, found, self.ledger, self.lease, self.emit) as lanes:
             quoted: dict[Lane, Quoted] = {lane: one.quoted for lane, one in lanes.items()}
             prices = prices_of(self.spec, loaded, quoted)
             terms = terms_of(self.spec, quoted, {lane: venue.block for lane, venue in found.items()})
             with open_bench(self.spec, loaded, lanes, self.emit, self.lease.run_id) as bench:
+                bench.sandbox = sandbox.sentence if sandbox is not None else ""
                 bench.evaluator.tell(Teller(self.emit, self.lease.run_id, self.spec.program))
                 steps = Steps(bench, prices, self.ledger, self.store, plainly=given is not None)
                 return await steps.keep(await steps.find(), terms)
+
+    def _note(self, text: str) -> None:
+        self.emit(Note(run_id=self.lease.run_id, at_ms=now_ms(), text=text))

@@ -24,6 +24,7 @@ from prefect.workers.process import ProcessWorker
 from blocks.identity import Identity
 from blocks.ledger.block import LedgerDatabase
 from blocks.relays import Relays
+from blocks.sandboxes import SANDBOXES
 from blocks.sinks.hud import Hud
 from blocks.sinks.notes import NostrNotes
 from blocks.sinks.telemetry import Telemetry
@@ -38,6 +39,7 @@ BLOCK_TYPES: tuple[type[Block], ...] = (
     Swarm,
     *WALLETS.values(),
     *STORES.values(),
+    *SANDBOXES.values(),
     LedgerDatabase,
     Telemetry,
     Relays,

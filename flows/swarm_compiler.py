@@ -20,6 +20,7 @@ from blocks.sinks import TerminalSink
 from blocks.stores import find_store
 from flows.compile import Given, compile_metered
 from flows.present import present_result
+from swarmc.compiler.commands import NotHere
 from swarmc.compiler.datasets import load_examples
 from swarmc.compiler.given import given_examples, given_metric, given_program, name_of
 from swarmc.compiler.metrics import MetricFunction, Scorer, load_metric
@@ -188,7 +189,7 @@ class SwarmCompiler:
     def _metric(self, program: Program) -> tuple[Scorer, str | MetricSpec]:
         """What scores, and what a spec calls it."""
         if isinstance(self.metric, str | MetricSpec):
-            return load_metric(self.metric, program.outputs), self.metric
+            return load_metric(self.metric, program.outputs, NotHere()), self.metric
         metric = given_metric(self.metric, self.name)
         return metric, metric.name
 

@@ -151,6 +151,7 @@ def _manifest(bench: Bench, found: Found, costs: Costs) -> CompiledModuleManifes
             "calls": total.calls,
             "search": how_ended(searched, found.climbed),
             **_how_verified(found),
+            **({"sandbox": bench.sandbox} if bench.sandbox else {}),
         },
     )
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import dspy
 
@@ -17,6 +17,8 @@ from swarmc.compiler.portal import Portal
 from swarmc.compiler.programs import load_program
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.completions import Completion, CompletionRequest, Sampling, Usage
+from swarmc.contracts.errors import SandboxError
+from swarmc.contracts.sandbox import CommandJob, CommandResult, Limit, Over
 from swarmc.contracts.spec import CompileSpec
 
 Answer = Callable[[CompletionRequest], dict[str, str]]
@@ -52,6 +54,34 @@ class AnsweringVenue:
         text = "\n\n".join(f"[[ ## {name} ## ]]\n{value}" for name, value in values.items())
         usage = Usage(prompt_tokens=10, completion_tokens=3, cost_msats=self._price_msats)
         return Completion(text=f"{text}\n\n[[ ## completed ## ]]", model=self.model, usage=usage, venue=self.name)
+
+
+class PretendedSandbox:
+    """Runs a handful of commands in memory, as a sandbox would; counts the jobs it was asked."""
+
+    sentence = "pretended"
+    unenforced: Sequence[Limit] = ()
+
+    def __init__(self) -> None:
+        self.asked: list[CommandJob] = []
+
+    async def run(self, job: CommandJob) -> Sequence[CommandResult]:
+        self.asked.append(job)
+        files, results, left_s = dict(job.files), list[CommandResult](), float(job.timeout_s)
+        for program, *words in job.commands:
+            if program not in ("cat", "cp", "echo", "false", "grep", "sleep", "true"):
+                raise SandboxError(f"the command {program!r} is not in the sandbox")
+            over: Over | None = "time" if program == "sleep" and float(words[0]) > left_s else None
+            if program == "cp":
+                files[words[1]] = files[words[0]]
+            known = all(word in files for word in words) if program == "cat" else True
+            found = words[0] in files.get(words[1], "") if program == "grep" else known and program != "false"
+            said = "".join(files.get(word, "") for word in words) if program == "cat" else " ".join(words) + "\n"
+            output = said if program in ("cat", "echo") else ""
+            results.append(CommandResult(exit_code=137 if over else int(not found), output=output, over=over))
+            if over or not found:
+                break
+        return results
 
 
 def wanted_fields(request: CompletionRequest) -> list[str]:

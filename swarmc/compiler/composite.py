@@ -9,7 +9,7 @@ import dspy
 from swarmc.compiler.answers import Answered, Opinion
 from swarmc.compiler.judges import Judge
 from swarmc.compiler.proxies import Form, Proxy, make_proxy
-from swarmc.compiler.truths import Runner, diff, no_sandbox, run_commands
+from swarmc.compiler.truths import diff, no_sandbox, run_commands, try_commands
 from swarmc.compiler.weighing import weighted
 from swarmc.contracts.canonical import PPM
 from swarmc.contracts.errors import MetricError
@@ -23,6 +23,7 @@ from swarmc.contracts.metrics import (
     label,
     tier_of,
 )
+from swarmc.contracts.ports import Sandbox
 
 
 class Judging(Protocol):
@@ -54,20 +55,20 @@ class Composite:
         spec: What it is made of.
         outputs: The program's output fields.
         load: Finds a metric by name.
-        runner: Runs commands in a sandbox.
+        sandbox: Where commands run.
 
     Raises:
         MetricError: a pattern, a schema or a function that is none; commands, and no sandbox to run them in.
     """
 
     def __init__(
-        self, spec: MetricSpec, outputs: Collection[str], load: Callable[[str], Judging], runner: Runner | None
+        self, spec: MetricSpec, outputs: Collection[str], load: Callable[[str], Judging], sandbox: Sandbox | None
     ) -> None:
         self.name = spec.title
         self._spec = spec
         self._outputs = tuple(dict.fromkeys(outputs))
-        self._runner = runner
-        if runner is None and spec.commands:
+        self._sandbox = sandbox
+        if sandbox is None and spec.commands:
             raise no_sandbox(spec.commands[0])
         # By their place: equal parts are asked as often as they are named.
         self._functions = {at: load(p.metric) for at, p in enumerate(spec.parts) if isinstance(p, FunctionPart)}
@@ -79,6 +80,7 @@ class Composite:
         Raises:
             MetricError: a part returned what is no score, or the example lacks what it needs.
             BudgetExhausted, VenueError: as the judge's lane.
+            SandboxError: commands could not be run.
         """
         measured = await self.measure(example, prediction, judge)
         score_ppm = weighted((one.opinion.score_ppm if one.opinion else 0, one.part.weight_ppm) for one in measured)
@@ -117,6 +119,18 @@ class Composite:
                     "example's own answer; mend it and run again"
                 ) from error
 
+    async def rehearse_commands(self, example: dspy.Example) -> None:
+        """Begin the commands on an example's own answer, so that what they lack is found first.
+
+        Raises:
+            SandboxError: one cannot be run.
+            MetricError: the example lacks what it needs.
+        """
+        answered = Answered(example, dspy.Prediction(**dict(example.labels())), self._outputs)
+        for part in self._spec.commands:
+            if self._sandbox is not None:
+                await try_commands(part, answered, self._sandbox)
+
     def _of(self, tier: str) -> list[tuple[int, Part]]:
         return [(at, part) for at, part in enumerate(self._spec.parts) if tier_of(part) == tier]
 
@@ -131,8 +145,8 @@ class Composite:
     async def _truth(self, at: int, part: Part, answered: Answered, judge: Judge) -> Opinion:
         if isinstance(part, JudgePart):
             return await judge.opinion(part, answered, self._spec.rollouts, self._spec.aggregation)
-        if isinstance(part, CommandPart) and self._runner is not None:
-            return await run_commands(part, answered, self._runner)
+        if isinstance(part, CommandPart) and self._sandbox is not None:
+            return await run_commands(part, answered, self._sandbox)
         return self._at_once(at, part, answered)
 
     def _threshold(self, part: Part) -> int:

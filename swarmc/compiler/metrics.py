@@ -10,10 +10,10 @@ import dspy
 from swarmc.compiler.composite import Composite
 from swarmc.compiler.judges import Judge
 from swarmc.compiler.references import resolve
-from swarmc.compiler.truths import Runner
 from swarmc.contracts.canonical import ppm
 from swarmc.contracts.errors import MetricError
 from swarmc.contracts.metrics import MetricSpec
+from swarmc.contracts.ports import Sandbox
 
 MetricFunction = Callable[..., Any]
 
@@ -110,17 +110,17 @@ class Metric:
 
 
 @overload
-def load_metric(reference: str, outputs: Collection[str] = (), runner: Runner | None = None) -> Metric: ...
+def load_metric(reference: str, outputs: Collection[str] = (), sandbox: Sandbox | None = None) -> Metric: ...
 
 
 @overload
 def load_metric(
-    reference: str | MetricSpec, outputs: Collection[str] = (), runner: Runner | None = None
+    reference: str | MetricSpec, outputs: Collection[str] = (), sandbox: Sandbox | None = None
 ) -> Metric | Composite: ...
 
 
 def load_metric(
-    reference: str | MetricSpec, outputs: Collection[str] = (), runner: Runner | None = None
+    reference: str | MetricSpec, outputs: Collection[str] = (), sandbox: Sandbox | None = None
 ) -> Metric | Composite:
     """`exact_match`, `contains`, a user's function by `module:function` or `file.py:function`, or parts to weigh.
 
@@ -128,13 +128,13 @@ def load_metric(
         reference: Its name, or its parts.
         outputs: The program's output fields: of a dataset's other columns (an id, a comment) the built-in
             metrics then take no notice. Empty: every column that is no input is a label.
-        runner: Runs commands on answers in a sandbox, for a metric that has such a part.
+        sandbox: Where commands run on answers, for a metric that has such a part.
 
     Raises:
         MetricError: it cannot be found, or is no function, or a part of it cannot work.
     """
     if isinstance(reference, MetricSpec):
-        return Composite(reference, outputs, lambda name: load_metric(name, outputs), runner)
+        return Composite(reference, outputs, lambda name: load_metric(name, outputs), sandbox)
     if reference in BUILT_IN:
         return Metric(reference, _on_outputs(BUILT_IN[reference], frozenset(outputs)))
     if ":" not in reference:

@@ -35,7 +35,7 @@ BEST_INSTRUCTIONS = 5
 MOST_PREDICTORS = 8
 SHOWN_DEMOS = 8
 MOST_VOICES = 50
-SAID = ("redundancy", "dissent", "transfer", "climb")
+SAID = ("redundancy", "dissent", "transfer", "climb", "sandbox")
 """Of a manifest's details, those that a person should read."""
 TITLES = {
     "score.png": "Score over program runs",

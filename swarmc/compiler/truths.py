@@ -4,25 +4,29 @@ import ast
 import difflib
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from swarmc.compiler.answers import Answered, Opinion, one_line, shown, text_of
 from swarmc.compiler.proxies import UNREADABLE, parse, unfenced
 from swarmc.contracts.canonical import PPM
 from swarmc.contracts.errors import MetricError, boundary
-from swarmc.contracts.metrics import CommandJob, CommandPart, CommandResult, DiffPart
-
-Runner = Callable[[CommandJob], Awaitable[Sequence[CommandResult]]]
-"""Runs a job's commands where a stranger's text can do no harm, and says how each one that it began ended.
-
-It raises where it could not run them: that is no score. swarmc brings none of its own.
-"""
+from swarmc.contracts.metrics import CommandPart, DiffPart
+from swarmc.contracts.ports import Sandbox
+from swarmc.contracts.sandbox import CommandJob, Over
 
 MAX_COMPARED = 250_000
 """Most pairs of characters, words or lines that are compared: difflib may look at each often, half a second in all."""
 
 SHOWN_LINES = 12
+
+WENT_OVER: dict[Over, str] = {
+    "time": "did not end within {} s",
+    "memory": "was ended because it took more memory than it may",
+    "output": "was ended because it wrote more output than it may",
+    "disk": "was ended because it wrote more files than it may",
+}
+"""By the limit what is said of a command that went over it; the time is that of all commands together."""
 
 
 def diff(part: DiffPart, answered: Answered) -> Opinion:
@@ -48,24 +52,22 @@ def similarity_ppm(method: str, said: str, wanted: str) -> int:
     return _METHODS[method](said, wanted)
 
 
-async def run_commands(part: CommandPart, answered: Answered, runner: Runner) -> Opinion:
+async def run_commands(part: CommandPart, answered: Answered, sandbox: Sandbox) -> Opinion:
     """Whether all commands end with 0 on the answer.
 
     Raises:
-        MetricError: the sandbox could not run them, or the example lacks a column.
+        SandboxError: they could not be run: that is no score.
+        MetricError: what cannot be run was asked for, or the example lacks a column.
     """
-    missing = [source for source in part.files.values() if _source(source, answered) is None]
-    if gone := [source for source in missing if source.startswith("example.")]:
-        raise MetricError(f"{gone[0]} is asked for as a file of commands, and an example has no such column")
-    if missing:
+    _check_columns(part, answered)
+    if missing := [source for source in part.files.values() if _source(source, answered) is None]:
         return Opinion(0, f"nothing was given for {', '.join(one.partition('.')[2] for one in missing)}")
-    files = {name: _source(source, answered) or "" for name, source in part.files.items()}
-    job = CommandJob(files=files, commands=part.commands, timeout_s=part.timeout_s)
     with boundary(MetricError, f"running {_line(part.commands[0])} on an answer"):
-        results = await runner(job)
+        results = await sandbox.run(_job(part, answered, part.commands))
     for command, result in zip(part.commands, results, strict=False):
-        if result.timed_out:
-            return Opinion(0, f"{_line(command)} did not end within {part.timeout_s} s{_told(result.output)}")
+        if result.over:
+            said = WENT_OVER[result.over].format(part.timeout_s)
+            return Opinion(0, f"{_line(command)} {said}{_told(result.output)}")
         if result.exit_code:
             return Opinion(0, f"{_line(command)} ended with {result.exit_code}{_told(result.output)}")
     if len(results) != len(part.commands):
@@ -73,11 +75,23 @@ async def run_commands(part: CommandPart, answered: Answered, runner: Runner) ->
     return Opinion(PPM, f"{', '.join(map(_line, part.commands))} ended with 0")
 
 
+async def try_commands(part: CommandPart, answered: Answered, sandbox: Sandbox) -> None:
+    """Begin every command once, on the example's own answer or on nothing, so that one that is not there is found.
+
+    How they end is not looked at: an example's own answer need not be in a form that they accept. Raises as
+    `run_commands`.
+    """
+    _check_columns(part, answered)
+    for command in part.commands:
+        with boundary(MetricError, f"trying {_line(command)}"):
+            await sandbox.run(_job(part, answered, (command,)))
+
+
 def no_sandbox(part: CommandPart) -> MetricError:
     """What is missing where commands should run and nobody can run them safely."""
     return MetricError(
         f"the metric runs {_line(part.commands[0])} on what a model wrote, which is a stranger's text: that needs a "
-        "sandbox, and there is none. Give one, `load_metric(..., runner=...)`, or leave `tests_pass` out"
+        "sandbox, and there is none here. A compile opens one; from Python give one, `load_metric(..., sandbox=...)`"
     )
 
 
@@ -161,6 +175,18 @@ def _normal(text: str) -> str:
 def _source(source: str, answered: Answered) -> str | None:
     kind, _, name = source.partition(".")
     return answered.text(name) if kind == "answer" else text_of(answered.example.get(name))
+
+
+def _check_columns(part: CommandPart, answered: Answered) -> None:
+    """Raises MetricError where a file is made of a column that the example lacks."""
+    for source in part.files.values():
+        if source.startswith("example.") and _source(source, answered) is None:
+            raise MetricError(f"{source} is asked for as a file of commands, and an example has no such column")
+
+
+def _job(part: CommandPart, answered: Answered, commands: tuple[tuple[str, ...], ...]) -> CommandJob:
+    files = {name: _source(source, answered) or "" for name, source in part.files.items()}
+    return CommandJob(files=files, commands=commands, timeout_s=part.timeout_s)
 
 
 def _line(command: Sequence[str]) -> str:

@@ -39,6 +39,7 @@ class Bench:
         run_id: Whose events they are.
         spec: The search as it is planned; a later plan replaces it.
         earlier: What an earlier search of this program learned.
+        sandbox: The sentence of the sandbox in which the metric runs commands; empty when it runs none.
         lane: Where candidates are scored.
         stage: Whose trials are told.
     """
@@ -50,6 +51,7 @@ class Bench:
     run_id: str
     spec: PlannedSearch
     earlier: Study | None = None
+    sandbox: str = ""
     best_ppm: int = 0
     lane: Lane = "swarm"
     stage: Stage = "search"

@@ -13,7 +13,8 @@
     ├── BundleError            a bundle cannot be read, or does not hold
     ├── RelayError             Nostr relays did not take or give an event
     ├── WalletError            money was not moved, or it is not known whether it was
-    └── IdentityError          a key cannot be read, kept or unlocked
+    ├── IdentityError          a key cannot be read, kept or unlocked
+    └── SandboxError           commands cannot be run safely here
 
 Code below `blocks/` raises these and plain Python errors only. Foreign failures (HTTP, SQL, S3)
 are translated once, where they enter, by `boundary`. A `code` is stable: it is what a log, a
@@ -185,6 +186,13 @@ class IdentityError(SwarmcError):
 
     code = "identity"
     exit_code = 11
+
+
+class SandboxError(SwarmcError):
+    """Commands could not be run, or not within their walls and limits: that is no result of theirs."""
+
+    code = "sandbox"
+    exit_code = 12
 
 
 @contextmanager

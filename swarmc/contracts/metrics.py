@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from swarmc.contracts.canonical import PPM, CanonicalText, Contract, Ppm, canonical_bytes, plain
+from swarmc.contracts.sandbox import FILE_NAME
 
 Tier = Literal["proxy", "truth"]
 """Proxies are cheap and asked first; truths are definitive, and asked where every proxy reached its threshold."""
@@ -20,7 +21,6 @@ Language = Literal["python", "json", "toml", "yaml", "xml"]
 DiffMethod = Literal["exact", "normalised", "token_f1", "ratio", "python_ast"]
 
 MAX_PARTS = 32
-FILE_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*(/[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*)*$"
 
 
 def _schema_text(value: object) -> object:
@@ -220,28 +220,6 @@ class MetricSpec(Contract):
     def commands(self) -> tuple[CommandPart, ...]:
         """The parts that run commands."""
         return tuple(part for part in self.parts if isinstance(part, CommandPart))
-
-
-class CommandJob(Contract):
-    """What a sandbox is asked to do with a stranger's text.
-
-    Attributes:
-        files: Text by file name, relative to where the commands run.
-        commands: Each a program and its arguments; none is run after one that failed.
-        timeout_s: Most seconds for all together.
-    """
-
-    files: dict[str, str]
-    commands: tuple[tuple[str, ...], ...]
-    timeout_s: int
-
-
-class CommandResult(Contract):
-    """How one command ended. `output` is what it wrote, both streams, as far as it was kept."""
-
-    exit_code: int
-    output: str = ""
-    timed_out: bool = False
 
 
 def tier_of(part: Part) -> Tier:

@@ -27,6 +27,7 @@ from swarmc.contracts.completions import Completion, CompletionRequest
 from swarmc.contracts.events import Event
 from swarmc.contracts.money import Account, BudgetPolicy, Claim, Receipt, ReserveAnswer, RunRecord, RunState
 from swarmc.contracts.plan import Demand
+from swarmc.contracts.sandbox import CommandJob, CommandResult, Limit
 from swarmc.contracts.spec import PlannedSearch
 
 
@@ -211,6 +212,33 @@ class Sink(Protocol):
     async def tell(self, event: Event) -> None: ...
 
     async def aclose(self) -> None: ...
+
+
+class Sandbox(Protocol):
+    """Where commands run on strangers' texts and can do no harm: no network, no files but the job's, no secrets."""
+
+    @property
+    def sentence(self) -> str:
+        """What it is, and which limits hold, for people."""
+        ...
+
+    @property
+    def unenforced(self) -> Sequence[Limit]:
+        """The limits that this machine does not enforce."""
+        ...
+
+    async def run(self, job: CommandJob) -> Sequence[CommandResult]:
+        """Run the commands one after the other, until one fails, on files that nobody else sees or keeps.
+
+        Every process that a command began is gone when this returns, raises or is cancelled.
+
+        Returns:
+            How each command that was begun ended. One that went over a limit has failed, with 137 or the program's own.
+
+        Raises:
+            SandboxError: a command could not be begun; it says nothing of the texts.
+        """
+        ...
 
 
 class Workbench(Protocol):

@@ -263,6 +263,12 @@ class CompileSpec(_Asked):
         default=None,
         description="Directory, `s3://bucket/prefix` or a saved block as `slug/name`; empty: $SWARMC_HOME/artifacts",
     )
+    sandbox: str | None = Field(
+        default=None,
+        exclude_if=_not_asked,
+        description="Where commands of the metric run: `bubblewrap`, `bubblewrap:unenforced` (where a limit cannot be "
+        "enforced too) or a saved block as `slug/name`; empty: what works on this machine",
+    )
     sinks: tuple[str, ...] = Field(
         default=(),
         description="Where else the run is told: an OTLP address (`http://127.0.0.1:4318`), a `.jsonl` file of spans, "
@@ -322,6 +328,11 @@ class CompileSpec(_Asked):
     def judge_calls(self) -> int:
         """Completions that the score of one answer takes at most."""
         return self.metric.judge_calls if isinstance(self.metric, MetricSpec) else 0
+
+    @property
+    def runs_commands(self) -> bool:
+        """Whether its metric runs commands, so that it needs a sandbox."""
+        return isinstance(self.metric, MetricSpec) and bool(self.metric.commands)
 
     @property
     def spec_id(self) -> str:

@@ -17,9 +17,9 @@ from swarmc.compiler.metrics import load_metric
 from swarmc.compiler.portal import Portal
 from swarmc.contracts.completions import CompletionRequest, Sampling
 from swarmc.contracts.errors import MetricError
-from swarmc.contracts.metrics import CommandResult, MetricSpec
+from swarmc.contracts.metrics import MetricSpec
 from swarmc.contracts.spec import CompileSpec
-from tests.fakes import AnsweringVenue, wanted_fields
+from tests.fakes import AnsweringVenue, PretendedSandbox, wanted_fields
 
 EXAMPLE = dspy.Example(question="2+2?", answer="4", tests="assert x").with_inputs("question")
 JUDGE = {"kind": "llm_judge"}
@@ -107,11 +107,9 @@ async def test_a_users_function_is_a_part_and_may_be_a_proxy() -> None:
 
 
 async def test_commands_are_run_by_who_is_given_for_it() -> None:
-    async def runner(job: Any) -> list[CommandResult]:
-        return [CommandResult(exit_code=int("x" not in job.files["a.py"]))]
-
-    part = {"kind": "tests_pass", "commands": [["python", "a.py"]], "files": {"a.py": "answer.answer"}}
-    metric = load_metric(MetricSpec.model_validate({"parts": [part]}), ["answer"], runner)
+    part = {"kind": "tests_pass", "commands": [["grep", "x", "a.txt"]], "files": {"a.txt": "answer.answer"}}
+    sandbox = PretendedSandbox()
+    metric = load_metric(MetricSpec.model_validate({"parts": [part]}), ["answer"], sandbox)
     _, judge = judging()
     assert (await metric.assess(EXAMPLE, said("x"), judge))[0] == 1_000_000
     assert (await metric.assess(EXAMPLE, said("y"), judge))[0] == 0

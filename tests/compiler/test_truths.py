@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from swarmc.compiler.answers import Answered
 from swarmc.compiler.metrics import load_metric
-from swarmc.compiler.truths import diff, run_commands, similarity_ppm
+from swarmc.compiler.truths import diff, run_commands, similarity_ppm, try_commands
 from swarmc.contracts.errors import MetricError
-from swarmc.contracts.metrics import CommandJob, CommandPart, CommandResult, DiffPart, MetricSpec
+from swarmc.contracts.metrics import CommandPart, DiffPart, MetricSpec
+from swarmc.contracts.sandbox import CommandJob, CommandResult, Limit
 
 METHODS = ["exact", "normalised", "token_f1", "ratio"]
 
@@ -99,7 +100,10 @@ class Sandbox:
         self.asked: list[CommandJob] = []
         self._results = results
 
-    async def __call__(self, job: CommandJob) -> Sequence[CommandResult]:
+    sentence = "nothing is run"
+    unenforced: Sequence[Limit] = ()
+
+    async def run(self, job: CommandJob) -> Sequence[CommandResult]:
         self.asked.append(job)
         for result in self._results:
             if isinstance(result, Exception):
@@ -125,7 +129,15 @@ async def test_commands_see_the_answer_and_never_the_examples_own() -> None:
     [
         ([CommandResult(exit_code=1, output="E   1 == 2\n")], "`python test_it.py` ended with 1:\nE 1 == 2"),
         ([CommandResult(exit_code=0), CommandResult(exit_code=2)], "`ruff check` ended with 2"),
-        ([CommandResult(exit_code=-9, timed_out=True)], "`python test_it.py` did not end within 9 s"),
+        ([CommandResult(exit_code=137, over="time")], "`python test_it.py` did not end within 9 s"),
+        (
+            [CommandResult(exit_code=137, over="memory", output="line 3\n")],
+            "`python test_it.py` was ended because it took more memory than it may:\nline 3",
+        ),
+        (
+            [CommandResult(exit_code=0, over="disk")],
+            "`python test_it.py` was ended because it wrote more files than it may",
+        ),
     ],
     ids=str,
 )  # fmt: skip
@@ -145,6 +157,15 @@ async def test_a_column_that_is_missing_is_an_error_and_no_score() -> None:
         await run_commands(COMMANDS, answered({}, "code", code="x"), Sandbox())
 
 
+async def test_every_command_is_tried_by_itself_on_the_examples_own_answer_before_it_is_needed() -> None:
+    sandbox = Sandbox(CommandResult(exit_code=1))
+    await try_commands(COMMANDS, answered({"tests": "assert True"}, "code"), sandbox)
+    assert [job.commands for job in sandbox.asked] == [(command,) for command in COMMANDS.commands]
+    assert sandbox.asked[0].files == {"solution.py": "", "test_it.py": "assert True"}
+    with pytest.raises(MetricError, match=r"example\.tests"):
+        await try_commands(COMMANDS, answered({}, "code"), sandbox)
+
+
 def test_commands_are_not_run_where_there_is_no_sandbox() -> None:
-    with pytest.raises(MetricError, match=r"needs a sandbox, and there is none\. Give one, `load_metric"):
+    with pytest.raises(MetricError, match=r"needs a sandbox, and there is none here\..* `load_metric"):
         load_metric(MetricSpec(parts=(COMMANDS,)))
