@@ -4,7 +4,8 @@
 PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+# Of tests; more than cores, for they wait for servers, kills and clocks half of their time.
+WORKERS ?= 4
 
 export SWARMC_HOME ?= $(CURDIR)/.swarmc
 export PREFECT_HOME ?= $(CURDIR)/.swarmc/prefect
@@ -14,6 +15,8 @@ export DO_NOT_TRACK ?= 1
 # Leases in files outlive the server; in memory, a restart would end live runs under a concurrency limit.
 export PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE ?= prefect.server.concurrency.lease_storage.filesystem
 export LITELLM_LOCAL_MODEL_COST_MAP ?= True
+# Without its bytecode, every process compiles the thousands of files that it imports once more: three seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 
 UI_HOST ?= 127.0.0.1
 UI_PORT ?= 4200
@@ -34,7 +37,7 @@ market: $(VENV)/.installed ## Buy and sell on this machine: a relay, two provide
 	@$(BIN)/python examples/market/market.py
 
 test: $(VENV)/.installed ## Run all tests
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 check: $(VENV)/.installed ## Run what CI runs: format, lint, types, floors, tests
 	$(BIN)/ruff format --check --quiet .

@@ -10,6 +10,11 @@ import pytest
 from hypothesis import settings
 
 from tests.attacks import mark_items, table_of
+from tests.databases import ledger_url, postgres_schema_url, postgres_url
+from tests.prefect_server import on_server, prefect_api_url, prefect_env
+
+# Fixtures, for every folder from here: one that two files import is two, and starts its server twice.
+__all__ = ["ledger_url", "on_server", "postgres_schema_url", "postgres_url", "prefect_api_url", "prefect_env"]
 
 MOST_SKIPS = 6
 """A skip hides a test. In CI more than this many fail the run; elsewhere a machine may lack what it lacks."""
@@ -39,6 +44,19 @@ settings.register_profile("house", deadline=None, derandomize=IN_CI)
 settings.load_profile("house")
 
 
+LONGEST = (
+    "prefect",
+    "prefect, a second server",
+    "prefect, a third server",
+    "tests/flows/test_swarm_compiler.py",
+    "tests/flows/test_market_durability.py",
+    "tests/flows/test_provider_crashes.py",
+    "lnbits",
+)
+"""Groups of tests that take longest. They are begun first, so that no worker is left with one of them at the end."""
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A file stays on one worker, so that its fixtures are made once; tests of one Prefect server stay together."""
     mark_items(items)
@@ -46,6 +64,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("xdist_group") is None:
             served = "prefect_api_url" in getattr(item, "fixturenames", ())
             item.add_marker(pytest.mark.xdist_group("prefect" if served else item.nodeid.partition("::")[0]))
+    items.sort(key=_rank)
+
+
+def _rank(item: pytest.Item) -> int:
+    group = item.get_closest_marker("xdist_group")
+    assert group is not None
+    return LONGEST.index(group.args[0]) if group.args[0] in LONGEST else len(LONGEST)
 
 
 @pytest.hookimpl(trylast=True)

@@ -118,6 +118,13 @@ def imports(module: ast.Module) -> Iterator[str]:
             yield node.module or "a relative import"
 
 
+def test_tests_of_one_group_stay_on_one_worker(request: pytest.FixtureRequest) -> None:
+    """pytest-xdist writes a test's group behind its name; where that fails, each worker starts every server again."""
+    if getattr(request.config.option, "loadgroup", False):
+        groups = {item.nodeid: item.get_closest_marker("xdist_group") for item in request.session.items}
+        assert [name for name, group in groups.items() if not (group and name.endswith(f"@{group.args[0]}"))] == []
+
+
 def test_no_module_is_a_shelf_for_nothing() -> None:
     words = {name: set(re.split(r"[/_.]", name)) for name in python_files()}
     assert {name for name, parts in words.items() if parts & SHELVES_FOR_NOTHING} == set()

@@ -16,9 +16,6 @@ from blocks.ledger.job_reads import EXCUSED
 from swarmc.contracts.errors import LedgerError
 from swarmc.contracts.job_book import JobBook, JobRecord
 from tests.conformance import job_book_process as process
-from tests.databases import ledger_url, postgres_schema_url, postgres_url
-
-__all__ = ["ledger_url", "postgres_schema_url", "postgres_url"]  # fixtures
 
 OWNER = process.OWNER
 OTHER = "b" * 64

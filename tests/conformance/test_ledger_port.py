@@ -14,9 +14,6 @@ from swarmc.contracts.completions import Completion, CompletionRequest, Message,
 from swarmc.contracts.errors import LedgerError, RunFenced
 from swarmc.contracts.money import Budget, BudgetPolicy, Claim, Granted, Held, Known, Refused, Tally
 from swarmc.contracts.ports import Ledger, RunLease
-from tests.databases import ledger_url, postgres_schema_url, postgres_url
-
-__all__ = ["ledger_url", "postgres_schema_url", "postgres_url"]  # fixtures
 
 SPEC_ID = "sha256:" + "5" * 64
 OTHER_SPEC_ID = "sha256:" + "6" * 64

@@ -14,6 +14,8 @@ from swarmc.contracts.wallet import Invoice, Network, Payment
 from swarmc.nostr.invoices import Node, decode_invoice, make_invoice
 from tests.conformance.wallet_pairs import FUNDS_MSATS, PAIRS, Pair
 
+pytestmark = pytest.mark.xdist_group("lnbits")
+
 PRICE_MSATS = 100_000
 PATIENCE_S = 20
 

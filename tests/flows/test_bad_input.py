@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, the other half")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, a second server")]
 
 METRICS = """
 def raises(example, prediction, trace=None):

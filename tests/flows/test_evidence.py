@@ -47,7 +47,7 @@ def close(example, prediction, trace=None):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("prefect, the other half")
+@pytest.mark.xdist_group("prefect, a second server")
 async def test_a_compile_of_the_command_line_is_bundled_checked_and_replayed(
     swarmc, manifest_of, counting_server, write_spec, tmp_path
 ):

@@ -223,7 +223,7 @@ def test_every_example_is_written_once_in_the_split_of_its_inputs(tmp_path_facto
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("prefect, the other half")
+@pytest.mark.xdist_group("prefect, a second server")
 async def test_a_real_compiles_evidence_is_extracted_as_a_flow_and_compiled_again(
     swarmc, on_server, manifest_of, counting_server, write_spec, tmp_path
 ):

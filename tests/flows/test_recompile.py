@@ -7,7 +7,7 @@ import pytest
 
 from flows.cli import read_spec
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, the other half")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, a second server")]
 
 
 def test_a_plan_names_every_stage_and_buys_nothing(swarmc_here, counting_server, write_spec):

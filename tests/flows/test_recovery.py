@@ -21,7 +21,7 @@ from flows.lanes import RESERVED_PER_PLACE
 from flows.setup import WORK_POOL, Recovery, setup
 from swarmc.contracts.spec import LaneSpec
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, a third server")]
 
 REPOSITORY = Path(__file__).parents[2]
 SETTLE_S = 20

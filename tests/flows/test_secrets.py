@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, the other half")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, a second server")]
 
 KEY = "sk-planted0123456789abcdefghijKEY"
 DATABASE_PASSWORD = "planted-password-of-the-database"

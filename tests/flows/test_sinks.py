@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, the other half")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect, a second server")]
 
 
 @pytest.fixture

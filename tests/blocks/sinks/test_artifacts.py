@@ -15,9 +15,6 @@ from swarmc.contracts.canonical import content_id
 from swarmc.contracts.events import Event, StageEnded, StageStarted, TrialScored
 from swarmc.tracing.progress import Progress
 from swarmc.tracing.stream import open_stream
-from tests.flows.conftest import on_server, prefect_api_url, prefect_env
-
-__all__ = ["on_server", "prefect_api_url", "prefect_env"]  # fixtures
 
 AT: dict[str, Any] = {"run_id": "r", "at_ms": 0}
 OURS = ArtifactFilterKey(any_=[KEY])

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 
 from blocks.stores import STORES, DirectoryStore, S3Store, find_store, open_store, read_uri
 from swarmc.contracts.errors import StoreError
@@ -81,13 +80,13 @@ def test_every_store_has_a_block_name_of_its_own() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_server")
 async def test_a_saved_store_is_found_by_its_name_with_its_secret(tmp_path: Path, configuration: S3Store) -> None:
-    with prefect_test_harness(server_startup_timeout=120):
-        await DirectoryStore(path=tmp_path / "saved").asave("mine")
-        await configuration.asave("theirs")
-        for reference in ("swarmc-directory-store/mine", "swarmc-s3-store/theirs"):
-            async with find_store(reference) as store:
-                assert await store.get(await store.put(b"{}", name="manifest.json")) == b"{}"
-        with pytest.raises(StoreError, match=r"swarmc-s3-store/nobodys.*Unable to find"):
-            async with find_store("swarmc-s3-store/nobodys"):
-                pass
+    await DirectoryStore(path=tmp_path / "saved").asave("mine", overwrite=True)
+    await configuration.asave("theirs", overwrite=True)
+    for reference in ("swarmc-directory-store/mine", "swarmc-s3-store/theirs"):
+        async with find_store(reference) as store:
+            assert await store.get(await store.put(b"{}", name="manifest.json")) == b"{}"
+    with pytest.raises(StoreError, match=r"swarmc-s3-store/nobodys.*Unable to find"):
+        async with find_store("swarmc-s3-store/nobodys"):
+            pass

@@ -1,7 +1,7 @@
 """Pylon in litellm's hands and DSPy's: real models, a real ledger, prices, budgets, replays, streams."""
 
 import asyncio
-import os
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +15,6 @@ from blocks.venues.openai_compatible import OpenAICompatible
 from blocks.venues.pylon import Pylon
 from blocks.venues.pylon_litellm import Home, PylonProvider, register
 
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")  # Its import else asks the network for prices.
-import litellm
-from litellm.exceptions import BadRequestError, NotFoundError, PaymentRequiredError, ServiceUnavailableError
-
 ASKED: list[dict[str, Any]] = [{"role": "user", "content": "say label=red"}]
 LISTED = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 CHOSEN = {
@@ -28,13 +24,19 @@ CHOSEN = {
 }
 
 
+@pytest.fixture(scope="module")
+def litellm() -> Any:
+    """Imported by who needs it: it takes seconds, which every worker would spend that only collects these tests."""
+    return importlib.import_module("litellm")
+
+
 @pytest.fixture
 def ledger_url(tmp_path) -> str:
     return f"sqlite:///{tmp_path}/ledger.db"
 
 
 @pytest.fixture
-def pylon(ledger_url, counting) -> Iterator[PylonProvider]:
+def pylon(litellm, ledger_url, counting) -> Iterator[PylonProvider]:
     """The provider, registered; `pylon/local:llamacpp` is a counting server."""
     before = litellm.custom_provider_map
     provider = register(Pylon(base_url=counting.base_url), ledger=ledger_url)
@@ -44,7 +46,7 @@ def pylon(ledger_url, counting) -> Iterator[PylonProvider]:
 
 
 @pytest.fixture
-def selling(ledger_url, counting) -> Iterator[Callable[[int], PylonProvider]]:
+def selling(litellm, ledger_url, counting) -> Iterator[Callable[[int], PylonProvider]]:
     """Registers a provider of a priced venue with a budget: 5,000 msats per 1,000 tokens, in and out."""
     before, providers = litellm.custom_provider_map, []
 
@@ -66,7 +68,7 @@ def selling(ledger_url, counting) -> Iterator[Callable[[int], PylonProvider]]:
     litellm.custom_provider_map = before
 
 
-def test_litellm_completes_on_a_local_pylon(pylon):
+def test_litellm_completes_on_a_local_pylon(litellm, pylon):
     response: Any = litellm.completion("pylon/local:llamacpp", ASKED, max_tokens=24)
     assert response.choices[0].message.content
     assert response.usage.prompt_tokens > 0
@@ -74,14 +76,14 @@ def test_litellm_completes_on_a_local_pylon(pylon):
     assert response._hidden_params["venue"] == "pylon:local"
 
 
-async def test_litellm_completes_from_any_loop(pylon):
+async def test_litellm_completes_from_any_loop(litellm, pylon):
     calls = (litellm.acompletion("pylon/local:llamacpp", ASKED, max_tokens=24) for _ in range(4))
     responses: list[Any] = await asyncio.gather(*calls)
     threaded: Any = await asyncio.to_thread(litellm.completion, "pylon/local:llamacpp", ASKED)
     assert all(response.choices[0].message.content for response in [*responses, threaded])
 
 
-def test_a_stream_is_the_settled_text_and_what_it_used(pylon):
+def test_a_stream_is_the_settled_text_and_what_it_used(litellm, pylon):
     asked: Any = {"stream": True, "stream_options": {"include_usage": True}}
     stream: Any = litellm.completion("pylon/local:llamacpp", ASKED, **asked)
     pieces = list(stream)
@@ -92,13 +94,13 @@ def test_a_stream_is_the_settled_text_and_what_it_used(pylon):
     assert [piece.cost_msats for piece in pieces if "cost_msats" in piece.model_dump()] == [0]
 
 
-async def test_a_stream_may_be_read_by_a_loop(pylon):
+async def test_a_stream_may_be_read_by_a_loop(litellm, pylon):
     stream: Any = await litellm.acompletion("pylon/local:llamacpp", ASKED, stream=True)
     texts = [piece.choices[0].delta.content or "" async for piece in stream]
     assert "".join(texts)
 
 
-def test_tool_calls_come_through_whole_and_streamed(pylon):
+def test_tool_calls_come_through_whole_and_streamed(litellm, pylon):
     asked: dict[str, Any] = {"tools": [LISTED], "tool_choice": "required", "_skip_mcp_handler": True}
     response: Any = litellm.completion("pylon/local:llamacpp", ASKED, **asked)
     stream: Any = litellm.completion("pylon/local:llamacpp", ASKED, stream=True, **asked)
@@ -118,7 +120,7 @@ def test_the_practice_model_answers_dspy(pylon, tmp_path):
     assert lm("my parcel")
 
 
-def test_prices_are_real_and_a_budget_ends_it(selling, ledger_url):
+def test_prices_are_real_and_a_budget_ends_it(litellm, selling, ledger_url):
     provider, costs = selling(3), []
 
     def buy_until_it_ends() -> None:
@@ -127,7 +129,7 @@ def test_prices_are_real_and_a_budget_ends_it(selling, ledger_url):
             costs.append(response.usage.cost_msats)
             assert response._hidden_params["response_cost"] == pytest.approx(costs[-1] / 1_000_000)
 
-    with pytest.raises(PaymentRequiredError, match="budget of run is 3000 msats"):
+    with pytest.raises(litellm.exceptions.PaymentRequiredError, match="budget of run is 3000 msats"):
         buy_until_it_ends()
     assert 0 < sum(costs) <= 3000
     provider.close()
@@ -140,7 +142,7 @@ async def booked(url: str) -> list[tuple[str, str, int]]:
         return [(one.name, one.state, (await ledger.account(one.run_id)).total.msats) for one in records]
 
 
-def test_equal_calls_are_bought_anew_unless_they_name_their_sample(selling, counting):
+def test_equal_calls_are_bought_anew_unless_they_name_their_sample(litellm, selling, counting):
     provider = selling(0)
     bought = []
     for sample in (None, None, 7, 7):
@@ -156,21 +158,21 @@ def test_equal_calls_are_bought_anew_unless_they_name_their_sample(selling, coun
 @pytest.mark.parametrize(
     ("model", "call", "kind", "match"),
     [
-        ("pylon/mars", {}, NotFoundError, "names no Pylon"),
-        ("pylon/local:llamacpp", {"n": 2}, BadRequestError, "one answer a call"),
-        ("pylon/local:llamacpp", {"api_base": "http://127.0.0.1:1"}, ServiceUnavailableError, "llama-server"),
-        ("pylon/local:llamacpp:other", {}, NotFoundError, "lacks other"),
-        ("pylon/local:llamacpp", CHOSEN, BadRequestError, "which tool"),
+        ("pylon/mars", {}, "NotFoundError", "names no Pylon"),
+        ("pylon/local:llamacpp", {"n": 2}, "BadRequestError", "one answer a call"),
+        ("pylon/local:llamacpp", {"api_base": "http://127.0.0.1:1"}, "ServiceUnavailableError", "llama-server"),
+        ("pylon/local:llamacpp:other", {}, "NotFoundError", "lacks other"),
+        ("pylon/local:llamacpp", CHOSEN, "BadRequestError", "which tool"),
     ],
 )
-def test_errors_are_litellms_own_and_say_what_to_do(pylon, model, call, kind, match):
-    with pytest.raises(kind, match=match):
+def test_errors_are_litellms_own_and_say_what_to_do(litellm, pylon, model, call, kind, match):
+    with pytest.raises(getattr(litellm.exceptions, kind), match=match):
         litellm.completion(model, ASKED, num_retries=0, **call)
 
 
-def test_a_caller_waits_no_longer_than_it_said(pylon, serving):
+def test_a_caller_waits_no_longer_than_it_said(litellm, pylon, serving):
     server = serving("--hang-rate", "1")
-    with pytest.raises(ServiceUnavailableError, match=r"within the 0\.5 s"):
+    with pytest.raises(litellm.exceptions.ServiceUnavailableError, match=r"within the 0\.5 s"):
         litellm.completion("pylon/local:llamacpp", ASKED, api_base=server.base_url, timeout=0.5, num_retries=0)
     pylon.close()
 
