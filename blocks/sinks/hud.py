@@ -15,7 +15,7 @@ from pydantic import Field, JsonValue
 from swarmc.contracts.completions import Stage
 from swarmc.contracts.errors import SpecError, boundary
 from swarmc.contracts.events import Event
-from swarmc.tracing.progress import SHARES, Progress
+from swarmc.tracing.progress import Progress
 
 HOST = "127.0.0.1"
 PAGE = Path(__file__).with_name("hud.html")
@@ -290,7 +290,7 @@ def snapshot(progress: Progress) -> dict[str, JsonValue]:
         "runs_open": progress.runs_open,
         "calls_open": progress.calls_open,
         "planned_calls": list(progress.plan.calls) if progress.plan else None,
-        "stages": [_stage(progress, name) for name in SHARES],
+        "stages": [_stage(progress, name) for name in progress.shares],
         "lanes": [
             {
                 "lane": name,

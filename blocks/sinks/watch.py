@@ -16,7 +16,7 @@ from swarmc.contracts.canonical import PPM
 from swarmc.contracts.completions import Stage
 from swarmc.contracts.events import Event
 from swarmc.contracts.ports import Sink
-from swarmc.tracing.progress import SHARES, CandidateProgress, Progress
+from swarmc.tracing.progress import CandidateProgress, Progress
 
 EVERY_S = 0.25
 BAR_COLUMNS = 20
@@ -103,8 +103,8 @@ class _View:
         wide = width >= WIDE_COLUMNS
         progress = self._progress
         lanes = 1 + len(progress.lanes)
-        stages: list[Stage] = list(SHARES)
-        if height < len(SHARES) + lanes + 2:
+        stages: list[Stage] = list(progress.shares)
+        if height < len(stages) + lanes + 2:
             stages = [progress.current or stages[0]]
         fixed = [self._head(wide), self._stages(stages), self._money(), self._lanes(wide)]
         left = height - (1 + len(stages) + 1 + lanes)

@@ -29,12 +29,12 @@ SHARES: dict[Stage, int] = {
     "load": 1,
     "bootstrap": 9,
     "propose": 5,
-    "search": 60,
-    "climb": 8,
-    "validate": 15,
+    "search": 65,
+    "climb": 12,
+    "validate": 18,
     "record": 2,
 }
-"""Rough shares of a compile's length, in percent."""
+"""Rough shares of a compile's length; without a climb, in percent."""
 
 MOST_CANDIDATES = 100
 """Of the leaderboard. Every telling of a candidate is whole, so one that fell off comes back as it is."""
@@ -174,8 +174,15 @@ class Progress:
     @property
     def percent(self) -> float:
         """The run as a whole, 0 to 100."""
-        done = sum(share * self.fraction(stage) for stage, share in SHARES.items() if stage in self.stages)
-        return 100 * done / sum(SHARES.values())
+        shares = self.shares
+        done = sum(share * self.fraction(stage) for stage, share in shares.items() if stage in self.stages)
+        return 100 * done / sum(shares.values())
+
+    @property
+    def shares(self) -> dict[Stage, int]:
+        """Of the stages that this run has: it climbs where it began to, or plans to."""
+        climbs = "climb" in self.stages or self.planned_calls("climb")
+        return {stage: share for stage, share in SHARES.items() if climbs or stage != "climb"}
 
     def fraction(self, stage: Stage) -> float:
         """How far a stage is, 0 to 1: by its own plan, or else by the run's."""

@@ -123,21 +123,22 @@ def test_where_bubblewrap_is_missing_it_says_what_to_install(monkeypatch: pytest
         ("bwrap: No permissions to create new namespace", "gives users no namespaces"),
     ],
 )
-def test_where_the_system_forbids_it_the_way_out_is_said(monkeypatch, tmp_path: Path, said: str, advice: str) -> None:
+def test_where_the_system_forbids_it_the_way_out_is_said(monkeypatch, said: str, advice: str) -> None:
     if reason := why_not():
         pytest.skip(reason)
-    (tmp_path / "bwrap").write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo bubblewrap 0.9.0 || echo "{said}"\n')
-    (tmp_path / "bwrap").chmod(0o755)
-    tmp_path.chmod(0o755)
-    monkeypatch.setattr(bubblewrap, "bubblewrap_here", lambda: _here(tmp_path / "bwrap"))
-    with pytest.raises(SandboxError, match=advice) as caught:
-        opened(Bubblewrap())
+    # Not in `tmp_path`: its parents are nobody's but their owner's, and commands run as somebody else.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        program = Path(folder) / "bwrap"
+        program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo bubblewrap 0.9.0 || echo "{said}"\n')
+        program.chmod(0o755)
+        monkeypatch.setattr(bubblewrap, "bubblewrap_here", lambda: _here(program))
+        with pytest.raises(SandboxError, match=advice) as caught:
+            opened(Bubblewrap())
     assert said in str(caught.value)
 
 
 async def _here(program: Path) -> tuple[str, str]:
-    for folder in (program.parent, program.parent.parent, program.parent.parent.parent):
-        folder.chmod(0o755)
     return str(program), "0.9.0"
 
 
