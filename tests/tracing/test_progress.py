@@ -125,6 +125,7 @@ def test_a_stage_is_done_when_it_ends_and_not_before() -> None:
 def test_all_stages_together_are_a_hundred_percent_with_a_climb_and_without():
     plain = [stage for stage in SHARES if stage != "climb"]
     assert sum(SHARES[stage] for stage in plain) == 100
+    assert set(SHARES) <= set(get_args(Stage))
     for stages in (plain, list(SHARES)):
         progress = fold(*(event for stage in stages for event in (started(stage), ended(stage))))
         assert progress.percent == pytest.approx(100)
