@@ -166,6 +166,8 @@ class LlamaCppVenue:
             raise VenueError(f"{self._plan.model_path} was not loaded within {START_LIMIT_S:g} s") from None
         told: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
         if "addresses" not in told:
+            with suppress(TimeoutError):  # The reason is in its log when it has ended, and may come there no sooner.
+                await asyncio.wait_for(process.wait(), END_LIMIT_S)
             raise VenueError(
                 f"llama.cpp cannot serve {self._plan.model_path}: {self._last_words() or told['error']}; "
                 "give a whole GGUF file that this llama.cpp knows, and enough memory"

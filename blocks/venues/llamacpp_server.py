@@ -11,10 +11,13 @@ import json
 import os
 import signal
 import sys
+import time
 from typing import Any
 
 HTTP_THREADS = 4
 ERRORS_ONLY = 1
+LOG_S = 0.3
+"""llama.cpp logs from a thread of its own, which on a busy machine may be late with the reason of a failure."""
 
 
 def main() -> None:
@@ -30,8 +33,10 @@ def main() -> None:
     except (RuntimeError, ValueError, TypeError) as error:
         told = {"error": f"{type(error).__name__}: {error}"}
     print(json.dumps(told), file=answers, flush=True)
-    if "addresses" in told:
-        sys.stdin.buffer.read()
+    if "error" in told:
+        time.sleep(LOG_S)
+        return  # The ordinary way, on which llama.cpp writes out what it has logged.
+    sys.stdin.buffer.read()
     os._exit(0)  # Without the destructors.
 
 
