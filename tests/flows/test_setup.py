@@ -28,6 +28,8 @@ from flows.setup import BLOCK_TYPES, RUN_ENV, TAG, WORK_POOL, Recovery, automati
 from swarmc.contracts.errors import SwarmcError
 from swarmc.contracts.spec import CompileSpec
 
+pytestmark = pytest.mark.xdist_group("prefect, a third server")
+
 REPOSITORY = Path(__file__).parents[2]
 DEPLOYMENTS = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text(encoding="utf-8"))["deployments"]
 ASKED_OF_A_PERSON = {"flows.fulfil:fulfil_job": {"job_id": "0" * 64}}
