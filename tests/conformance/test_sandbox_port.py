@@ -13,14 +13,17 @@ from swarmc.contracts.sandbox import CommandJob, CommandResult
 from tests.fakes import PretendedSandbox
 from tests.sandboxes import why_not
 
+NOT_HERE = why_not()
+"""Asked here, where no loop runs yet, so that this file can also be run alone."""
+
 
 @pytest.fixture(params=["pretended", *SANDBOXES])
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     if request.param == "pretended":
         yield PretendedSandbox()
         return
-    if reason := why_not():
-        pytest.skip(reason)
+    if NOT_HERE:
+        pytest.skip(NOT_HERE)
     async with SANDBOXES[request.param]().open() as opened:
         yield opened
 
