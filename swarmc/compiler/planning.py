@@ -128,6 +128,7 @@ class _Fitting:
     def __init__(self, job: CompileSpec, known: Known, wanted: PlannedSearch) -> None:
         self._job = job
         self._known = known
+        self._asked = wanted
         self.wanted = self._climbing(wanted)
         self._rooms = tuple(rooms(effective_budget(job), known.account, known.done))
 
@@ -163,7 +164,7 @@ class _Fitting:
 
     def _at(self, runs: int, share: float, least: int) -> PlannedSearch:
         """The search at this size: pools that so many runs can tell apart, and a share of the validation examples."""
-        wanted, small, sizes = self.wanted, preset_of(runs), self._known.sizes
+        wanted, small, sizes = self._asked, preset_of(runs), self._known.sizes
         smaller = wanted.model_copy(
             update={
                 "runs": runs,

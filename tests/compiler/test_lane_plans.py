@@ -117,6 +117,13 @@ def test_a_climb_leaves_half_as_many_finalists_unless_a_number_is_asked_for():
     assert make_plan(job(search=own | {"finalists": 5}), KNOWN).search.finalists == 5
 
 
+def test_a_plan_that_is_made_to_fit_halves_its_finalists_once():
+    whole = make_plan(job(search={"auto": "heavy"}), KNOWN).search
+    fitted = make_plan(job(search={"calls": 20_000}), KNOWN).search
+    assert fitted.runs > whole.runs
+    assert fitted.finalists == whole.finalists == 3
+
+
 def test_where_the_better_lane_does_not_bear_it_out_a_whole_search_is_planned_there_that_fits():
     search_over = frozenset({"bootstrap", "propose", "search"})
     before = make_plan(job(), KNOWN).search
