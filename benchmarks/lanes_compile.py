@@ -309,7 +309,7 @@ def _row(task: Task, world: World, found: Found, recorded: Recorded, account: Ac
 
 
 def _moved(found: Found) -> Moved:
-    if found.transfer is not None and found.transfer.lane != "swarm":
+    if found.transfer is not None and found.transfer.moves:
         return "early"
     return "late" if found.climbed is not None and found.climbed.whole else ""
 

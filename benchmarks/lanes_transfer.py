@@ -29,7 +29,7 @@ def moves(number: int, effects: int, hardness: int) -> tuple[bool, ...]:
     prompts += [_prompt(rng, models["premium"]) for _ in range(asked.texts - 1)]
     tickets = rng.sample(range(GIVEN), max(EXAMPLES))
     cheap, better = (_scores(models[who], prompts, tickets) for who in ("cheap", "better"))
-    return tuple(judge_transfer(cheap[:, :n], better[:, :n], asked, 0).lane != "swarm" for n in EXAMPLES)
+    return tuple(judge_transfer(cheap[:, :n], better[:, :n], asked, 0).moves for n in EXAMPLES)
 
 
 def _prompt(rng: random.Random, world: World) -> Shown:

@@ -106,7 +106,7 @@ class Steps:
         pools = Pools(instructions=instructions, demo_sets=demo_sets)
         self._hold("propose", pools)
         planned = await self._plan("propose")
-        if (moved := await self._try_transfer(pools, planned)) is not None and moved.lane != "swarm":
+        if (moved := await self._try_transfer(pools, planned)) is not None and moved.moves:
             bench.lane = moved.lane
             planned = await self._plan()
         searched = await self._do(search, optimizer, bench, pools, planned.calls("search"))
@@ -156,7 +156,7 @@ class Steps:
         if bench.lane != "swarm" or not planned.search.climb:
             return None
         test = await self._do(confirm, bench, searched)
-        if test is not None and test.lane != "swarm":
+        if test is not None and test.moves:
             self._whole = True
             planned = await self._plan()
         return await self._do(climb, self._optimizer, bench, pools, (searched, test), planned.calls("climb"))

@@ -2,14 +2,12 @@
 
 from swarmc.compiler.climbing import ask_better_lane, extremes, ranked, texts_for
 from swarmc.compiler.demands import ASKED_EXAMPLES
-from swarmc.compiler.metering import now_ms
-from swarmc.compiler.reports import transfer_report
 from swarmc.compiler.scope import scoped
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.candidates import SearchResult
-from swarmc.contracts.events import Note, Verified
 from swarmc.contracts.transfer import Transfer
-from tasks.stage import StageNotes, publish, step
+from tasks.stage import step
+from tasks.transfer import tell_test
 
 
 @step("confirm")
@@ -27,8 +25,5 @@ async def confirm(bench: Bench, searched: SearchResult) -> Transfer | None:
         return None
     with scoped("climb"):
         found = await ask_better_lane(bench.evaluator, asked, bench.ids("search")[:ASKED_EXAMPLES], bench.seed)
-    what, holds = f"the lane {found.against} bears out what the search learned", found.lane == "swarm"
-    bench.emit(Verified(run_id=bench.run_id, at_ms=now_ms(), what=what, holds=holds, detail=found.reason))
-    bench.emit(Note(run_id=bench.run_id, at_ms=now_ms(), level="info" if holds else "warning", text=found.reason))
-    await publish("compile-confirm", StageNotes(sentence=found.reason, report=transfer_report(found)))
+    await tell_test(bench, found, f"the lane {found.against} bears out what the search learned", "compile-confirm")
     return found

@@ -24,8 +24,20 @@ async def transfer(bench: Bench, pools: Pools, asked: TransferSpec) -> Transfer:
         texts = texts_of(pools, asked.texts, bench.seed)
         examples = bench.ids("search")[: asked.examples]
         found = await try_transfer(bench.evaluator, texts, examples, asked, bench.seed)
-    what, holds = f"the lane swarm may predict the lane {found.against}", found.lane == "swarm"
+    await tell_test(bench, found, f"the lane swarm may predict the lane {found.against}", "compile-transfer")
+    return found
+
+
+async def tell_test(bench: Bench, found: Transfer, what: str, key: str) -> None:
+    """Tell what a test of the lanes showed: whether `what` holds, where the search runs, and why.
+
+    Args:
+        bench: Whose run.
+        found: What it showed.
+        what: What holds where the search stays in the cheap lane.
+        key: Of the report on the run's page.
+    """
+    holds = not found.moves
     bench.emit(Verified(run_id=bench.run_id, at_ms=now_ms(), what=what, holds=holds, detail=found.reason))
     bench.emit(Note(run_id=bench.run_id, at_ms=now_ms(), level="info" if holds else "warning", text=found.reason))
-    await publish("compile-transfer", StageNotes(sentence=found.reason, report=transfer_report(found)))
-    return found
+    await publish(key, StageNotes(sentence=found.reason, report=transfer_report(found)))

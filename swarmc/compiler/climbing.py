@@ -25,7 +25,8 @@ from swarmc.compiler.demands import ASKED_EXAMPLES, ASKED_TEXTS
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.race import Choices, Heats, Race
 from swarmc.compiler.steering import SteeredRace
-from swarmc.compiler.transferring import RESAMPLES, percentiles, ppm_of, stays
+from swarmc.compiler.studies import MILLI
+from swarmc.compiler.transferring import RESAMPLES, correlation_of, percentiles, ppm_of, stays
 from swarmc.compiler.workbench import Bench
 from swarmc.contracts.candidates import Candidate, Effect, Pools, Score, SearchResult, Study
 from swarmc.contracts.canonical import PPM
@@ -40,7 +41,6 @@ CLIMBERS, HEATS = 12, 3
 EXPECTED_RUNS = 8
 """Where the search had no model: a candidate's mean counts with so many runs that scored the mean of all."""
 DECIMALS = 6
-MILLI = 1_000
 BETTER: Lane = "validation"
 
 
@@ -145,10 +145,9 @@ async def climb(
     Raises:
         VenueError: the lane stayed down.
     """
-    whole = test is not None and test.lane != "swarm"
     above = bench.climbing(bench.spec.model_copy(update={"runs": bench.spec.climb}))
-    if whole:
-        return Climb(test=test, whole=True, result=await optimizer.search(above, pools))
+    if test is not None and test.moves:
+        return Climb(test=test, result=await optimizer.search(above, pools))
     return Climb(test=test, result=await _race_on(above, searched, test))
 
 
@@ -209,7 +208,7 @@ def _shrunk(searched: SearchResult) -> list[float]:
 
 def _correlation(chances: NDArray[np.float64], scores: NDArray[np.float64], seed: int) -> Score | None:
     """Over texts, with an interval from texts and examples that are both drawn again."""
-    value = _pearson(chances, scores.mean(1))
+    value = correlation_of(chances, scores.mean(1))
     if value is None:
         return None
     rng, drawn = random.Random(f"climb:{seed}"), list[float]()
@@ -217,7 +216,7 @@ def _correlation(chances: NDArray[np.float64], scores: NDArray[np.float64], seed
     for _ in range(RESAMPLES):
         rows = [rng.randrange(texts) for _ in range(texts)]
         columns = [rng.randrange(examples) for _ in range(examples)]
-        if (again := _pearson(chances[rows], scores[np.ix_(rows, columns)].mean(1))) is not None:
+        if (again := correlation_of(chances[rows], scores[np.ix_(rows, columns)].mean(1))) is not None:
             drawn.append(again)
     low, high = percentiles(drawn or [value])
     return Score(
@@ -227,9 +226,3 @@ def _correlation(chances: NDArray[np.float64], scores: NDArray[np.float64], seed
         high_ppm=ppm_of(max(high, value)),
         method="pearson-texts-bootstrap-95",
     )
-
-
-def _pearson(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
-    one, other = one - one.mean(), other - other.mean()
-    spread = float(np.sqrt((one @ one) * (other @ other)))
-    return round(float(one @ other) / spread, DECIMALS) if spread > 1e-12 else None

@@ -49,17 +49,18 @@ async def try_transfer(
         VenueError: a lane stayed down.
     """
     lanes: tuple[Lane, ...] = ("swarm", asked.against)
+
+    async def on(some_ids: Sequence[str]) -> Transfer:
+        cheap, better = await gather_or_cancel(_scores(evaluator, texts, some_ids, lane) for lane in lanes)
+        return judge_transfer(np.array(cheap), np.array(better), asked, seed)
+
     try:
         half = example_ids[: len(example_ids) // 2]
-        if len(half) >= FEWEST_IN_HALF:
-            cheap, better = await gather_or_cancel(_scores(evaluator, texts, half, lane) for lane in lanes)
-            found = judge_transfer(np.array(cheap), np.array(better), asked, seed)
-            if found.lane == "swarm" and found.correlation and found.correlation.mean_ppm >= ppm(LEAST_CORRELATION):
-                return found
-        cheap, better = await gather_or_cancel(_scores(evaluator, texts, example_ids, lane) for lane in lanes)
+        if len(half) >= FEWEST_IN_HALF and _looks_alike(found := await on(half)):
+            return found
+        return await on(example_ids)
     except BudgetExhausted as error:
         return stays(asked.against, 0, 0, f"it was not tried: {error}")
-    return judge_transfer(np.array(cheap), np.array(better), asked, seed)
 
 
 def judge_transfer(cheap: Table, better: Table, asked: TransferSpec, seed: int) -> Transfer:
@@ -118,7 +119,7 @@ def texts_of(pools: Pools, count: int, seed: int) -> list[Candidate]:
 
 
 def correlation_of(cheap: Table, better: Table) -> float | None:
-    """Pearson's correlation over all runs; nothing where a lane does not vary."""
+    """Pearson's correlation of two tables or lists of the same shape; nothing where one of them does not vary."""
     one, other = (table.ravel() - table.mean() for table in (cheap, better))
     spread = float(np.sqrt((one @ one) * (other @ other)))
     return round(float(one @ other) / spread, DECIMALS) if spread > 1e-12 else None
@@ -180,6 +181,11 @@ async def _scores(
 ) -> list[list[float]]:
     found = await gather_or_cancel(evaluator.evaluate(text, example_ids, lane=lane) for text in texts)
     return [[outcome.score_ppm / PPM for outcome in one.outcomes] for one in found]
+
+
+def _looks_alike(found: Transfer) -> bool:
+    least = ppm(LEAST_CORRELATION)
+    return not found.moves and found.correlation is not None and found.correlation.mean_ppm >= least
 
 
 def _varies(table: Table) -> bool:

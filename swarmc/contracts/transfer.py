@@ -51,19 +51,27 @@ class Transfer(Contract):
     lane: Lane
     reason: str
 
+    @property
+    def moves(self) -> bool:
+        """The search leaves the cheap lane."""
+        return self.lane != "swarm"
+
 
 class Climb(Contract):
     """How the better lane went on where the cheap one's search had ended.
 
     Attributes:
         test: Whether it bore out what the search had learned; nothing where the climb is too small to ask.
-        whole: It did not, and was searched from the start.
         result: How the race in the better lane went.
     """
 
     test: Transfer | None = None
-    whole: bool = False
     result: SearchResult
+
+    @property
+    def whole(self) -> bool:
+        """It was not borne out, and the better lane was searched from the start."""
+        return self.test is not None and self.test.moves
 
 
 def how_ended(searched: SearchResult, climbed: Climb | None) -> Literal["completed", "budget"]:
