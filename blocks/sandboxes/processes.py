@@ -32,9 +32,8 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended, the end of what it said, and the limit that it was ended for."""
+    """The end of what a process said, and the limit that it was ended for."""
 
-    exit_code: int
     output: str
     over: Over | None
 
@@ -47,31 +46,32 @@ async def run_process(command: Sequence[str], descriptors: Sequence[int], bounds
     Raises:
         OSError: it cannot be started.
     """
+    # A start is never cancelled: asyncio would wait for all who hold the output, whom nobody has ended yet.
+    starting = asyncio.ensure_future(_start(command, descriptors, bounds.output_bytes))
+    try:
+        over = await _first_over(await asyncio.shield(starting), bounds)
+    finally:
+        running = await asyncio.shield(starting)
+        await _end(running, bounds)
+    return Ended(running.last_words, over)
+
+
+async def _start(command: Sequence[str], descriptors: Sequence[int], most_bytes: int) -> "_Running":
     process = await asyncio.create_subprocess_exec(
         *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, pass_fds=descriptors, env={}, cwd="/",
         start_new_session=True,
     )  # fmt: skip
-    said = _Said(process, bounds.output_bytes)
-    try:
-        over = await _first_over(process, said, bounds)
-    finally:
-        with suppress(ProcessLookupError):
-            process.kill()
-        bounds.kill()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(said.rest(), LAST_WORDS_S)
-        exit_code = await process.wait()
-    return Ended(exit_code, said.end, over)
+    return _Running(process, most_bytes)
 
 
-async def _first_over(process: Process, said: "_Said", bounds: Bounds) -> Over | None:
+async def _first_over(running: "_Running", bounds: Bounds) -> Over | None:
     """The bound that was reached first; nothing when the process ended before."""
 
     async def ended() -> None:
-        await process.wait()
+        await running.process.wait()
 
     async def flooded() -> Over | None:
-        if await said.too_much():
+        if await running.says_too_much():
             return "output"
         return await ended()
 
@@ -91,17 +91,33 @@ async def _first_over(process: Process, said: "_Said", bounds: Bounds) -> Over |
     return next((over for task in done if (over := task.result())), None)
 
 
-class _Said:
-    """What a process writes: counted, its end kept."""
+async def _end(running: "_Running", bounds: Bounds) -> None:
+    """End it and all that it began.
+
+    Its output is read meanwhile: a pipe that is full holds up those who wait for the process. Where nothing else
+    holds a child that left, that child may hold the pipe; it is not waited for.
+    """
+    with suppress(ProcessLookupError):
+        running.process.kill()
+    bounds.kill()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_WORDS_S):
+            await running.read_on()
+            await running.process.wait()
+
+
+class _Running:
+    """A process, and what it writes: counted, its end kept."""
 
     def __init__(self, process: Process, most_bytes: int) -> None:
         assert process.stdout is not None
+        self.process = process
         self._stream = process.stdout
         self._most_bytes = most_bytes
         self._count = 0
         self._kept = bytearray()
 
-    async def too_much(self) -> bool:
+    async def says_too_much(self) -> bool:
         """Whether it was more than it may be, as soon as that is known; `False` at its end."""
         while chunk := await self._stream.read(CHUNK_BYTES):
             self._keep(chunk)
@@ -109,14 +125,14 @@ class _Said:
                 return True
         return False
 
-    async def rest(self) -> None:
-        """Read to the end: a pipe that is full holds up those who wait for the process."""
+    async def read_on(self) -> None:
+        """Read to the end."""
         while chunk := await self._stream.read(CHUNK_BYTES):
             self._keep(chunk)
 
     @property
-    def end(self) -> str:
-        """As text, without what a terminal would obey."""
+    def last_words(self) -> str:
+        """The end of its output as text, without what a terminal would obey."""
         text = self._kept.decode(errors="replace")
         return "".join(one if one.isprintable() or one in "\n\t" else " " for one in text)
 

@@ -236,3 +236,18 @@ async def test_a_job_that_is_cancelled_leaves_nothing(sandbox: Sandbox) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     assert sleepers() == []
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.004, 0.008, 0.016])
+async def test_a_job_is_cancelled_at_any_moment_of_its_start(sandbox: Sandbox, pause_s: float) -> None:
+    job = CommandJob(files={}, commands=(("sh", "-c", f"sleep 60; echo {MARK}"),), timeout_s=60)
+    for steps in range(8):
+        running = asyncio.create_task(sandbox.run(job))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        time.sleep(pause_s)  # noqa: ASYNC251 - the loop is held up while bubblewrap begins
+        running.cancel()
+        done, _ = await asyncio.wait([running], timeout=10)
+        assert done, f"cancelled after {steps} steps of the loop, it goes on"
+        assert running.cancelled()
+    assert sleepers() == []
