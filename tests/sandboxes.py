@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+import uuid
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,8 @@ from swarmc.contracts.errors import SandboxError
 from swarmc.contracts.ports import Sandbox
 from swarmc.contracts.sandbox import CommandJob, CommandResult
 
-MARK = "swarmc-hostile-sleeper"
+MARK = f"swarmc-hostile-sleeper-{uuid.uuid4().hex}"
+"""What commands that should be gone carry: of this process of the suite alone, others run at the same time."""
 PATIENCE_S = 20
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,24 +48,39 @@ def opened(sandbox: Bubblewrap) -> None:
     asyncio.run(enter())
 
 
-def test_where_a_compile_is_killed_nothing_lives_on_and_nothing_stays(tmp_path: Path) -> None:
+@pytest.fixture
+def others_may_enter() -> Iterator[Path]:
+    """A folder for temporary files; not `tmp_path`, whose parents are their owner's alone: commands run as another."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def supervisor(others_may_enter: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that runs a sleeper in a sandbox, with a folder for temporary files of its own."""
     if reason := why_not():
         pytest.skip(reason)
-    (tmp_path / "supervisor.py").write_text(SUPERVISOR.replace("MARK", MARK))
-    before = set(Path(tempfile.gettempdir()).glob(f"{PREFIX}*"))
-    environment = {**os.environ, "TMPDIR": tempfile.gettempdir(), "PYTHONPATH": str(Path(__file__).parents[3])}
-    supervisor = subprocess.Popen([sys.executable, "supervisor.py"], env=environment, cwd=tmp_path)
+    program = others_may_enter / "supervisor.py"
+    program.write_text(SUPERVISOR.replace("MARK", MARK))
+    environment = {**os.environ, "TMPDIR": str(others_may_enter), "PYTHONPATH": str(Path(__file__).parents[3])}
+    running = subprocess.Popen([sys.executable, program], env=environment)
+    yield running
+    running.kill()
+    running.wait()
+
+
+def test_where_a_compile_is_killed_nothing_lives_on_and_nothing_stays(supervisor, others_may_enter: Path) -> None:
     assert until(sleepers)
     # At this moment the command is often not begun: bubblewrap is, and does not yet die with its parent.
-    made = {
-        one for one in Path(tempfile.gettempdir()).glob(f"{PREFIX}*") if one not in before and any(one.glob("job-*"))
-    }
-    assert made
+    (house,) = others_may_enter.glob(f"{PREFIX}*")
+    assert list(house.glob("job-*"))
     supervisor.send_signal(signal.SIGKILL)
     supervisor.wait()
     assert until(lambda: not sleepers())
-    assert until(lambda: not any(one.exists() for one in made))
-    assert not [one for name in made for one in Path("/sys/fs/cgroup").glob(f"**/{name.name}-job-*")]
+    assert until(lambda: not house.exists())
+    groups = [one for _, names, _ in os.walk("/sys/fs/cgroup") for one in names]  # Others come and go meanwhile.
+    assert not [one for one in groups if one.startswith(f"{house.name}-job-")]
 
 
 def test_a_house_that_is_lived_in_is_not_swept_and_anothers_is_not_touched(tmpdir_here: Path) -> None:
@@ -123,18 +139,15 @@ def test_where_bubblewrap_is_missing_it_says_what_to_install(monkeypatch: pytest
         ("bwrap: No permissions to create new namespace", "gives users no namespaces"),
     ],
 )
-def test_where_the_system_forbids_it_the_way_out_is_said(monkeypatch, said: str, advice: str) -> None:
+def test_where_the_system_forbids_it_the_way_out_is_said(monkeypatch, others_may_enter, said: str, advice: str) -> None:
     if reason := why_not():
         pytest.skip(reason)
-    # Not in `tmp_path`: its parents are nobody's but their owner's, and commands run as somebody else.
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        program = Path(folder) / "bwrap"
-        program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo bubblewrap 0.9.0 || echo "{said}"\n')
-        program.chmod(0o755)
-        monkeypatch.setattr(bubblewrap, "bubblewrap_here", lambda: _here(program))
-        with pytest.raises(SandboxError, match=advice) as caught:
-            opened(Bubblewrap())
+    program = others_may_enter / "bwrap"
+    program.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo bubblewrap 0.9.0 || echo "{said}"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(bubblewrap, "bubblewrap_here", lambda: _here(program))
+    with pytest.raises(SandboxError, match=advice) as caught:
+        opened(Bubblewrap())
     assert said in str(caught.value)
 
 
