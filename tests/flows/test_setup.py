@@ -6,6 +6,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -230,6 +232,24 @@ async def beat(api_url: str, run_id: UUID, deployment_id: UUID) -> None:
         (await http.post(f"{api_url}/events", json=[event])).raise_for_status()
 
 
+@asynccontextmanager
+async def beating(api_url: str, run_id: UUID, deployment_id: UUID) -> AsyncIterator[None]:
+    """A heart that goes on: one beat alone is, before long, the silence of a dead process."""
+
+    async def go_on() -> None:
+        while True:
+            await beat(api_url, run_id, deployment_id)
+            await asyncio.sleep(1)
+
+    await beat(api_url, run_id, deployment_id)
+    heart = asyncio.create_task(go_on())
+    try:
+        yield
+    finally:
+        heart.cancel()
+        await asyncio.gather(heart, return_exceptions=True)
+
+
 async def wait_for_state(client: PrefectClient, run_id: UUID, name: str, limit_s: float = 45) -> FlowRun:
     deadline_s = time.monotonic() + limit_s
     while (run := await client.read_flow_run(run_id)).state_name != name:
@@ -256,15 +276,16 @@ async def test_lost_runs_of_our_deployments_come_back_and_living_or_foreign_ones
         foreign = await in_state(client, None, Crashed())
         alive = await in_state(client, deployment_id, Crashed())
         silent = await in_state(client, deployment_id, Running())
-        await beat(on_server, alive, deployment_id)
         await beat(on_server, silent, deployment_id)
         crashed = await in_state(client, deployment_id, Crashed())
         stuck = await in_state(client, deployment_id, Pending(name="Submitting"))
-        for run_id in (crashed, stuck, silent):
-            await wait_for_state(client, run_id, "AwaitingRetry")
+        async with beating(on_server, alive, deployment_id):
+            for run_id in (crashed, stuck, silent):
+                await wait_for_state(client, run_id, "AwaitingRetry")
+            states = [(await client.read_flow_run(run_id)).state_name for run_id in (alive, foreign)]
+        assert states == ["Crashed", "Crashed"]
         silent_states = {state.name for state in await client.read_flow_run_states(silent)}
         assert silent_states == {"Scheduled", "Running", "Crashed", "AwaitingRetry"}
-        assert [(await client.read_flow_run(run_id)).state_name for run_id in (alive, foreign)] == ["Crashed"] * 2
 
 
 async def test_a_run_that_keeps_coming_back_is_given_up(on_server: str, deployment_id: UUID) -> None:
