@@ -66,13 +66,20 @@ def present_runs(console: Console, records: Sequence[RunRecord]) -> None:
 def present_account(console: Console, account: Account) -> None:
     """Calls, tokens and msats by stage and lane."""
     heads = ("calls bought", "already paid for", "failed", "lost", "tokens in", "tokens out", "msats")
-    table = Table("stage", "lane", box=None, pad_edge=False)
+    table = _by_stage_and_lane()
     for head in heads:
         table.add_column(head, justify="right")
     for line in account.lines:
         table.add_row(line.stage, line.lane, *_numbers(line.tally))
     table.add_row("all", "", *_numbers(account.total), style="bold")
     console.print(table)
+
+
+def _by_stage_and_lane() -> Table:
+    table = Table(box=None, pad_edge=False)
+    for head in ("stage", "lane"):
+        table.add_column(head, no_wrap=True)  # Numbers' heads wrap: a lane that is cut short names none.
+    return table
 
 
 def present_bill(console: Console, bill: Bill, why: str = "") -> None:
@@ -83,7 +90,7 @@ def present_bill(console: Console, bill: Bill, why: str = "") -> None:
     if not (bill.msats or bill.lost or bill.reference or why):
         return
     console.print()
-    table = Table("stage", "lane", box=None, pad_edge=False)
+    table = _by_stage_and_lane()
     for head in billing.headings(bill)[2:]:
         table.add_column(head, justify="right")
     *lines, total = billing.rows(bill)

@@ -98,9 +98,16 @@ def judge_transfer(cheap: Table, better: Table, asked: TransferSpec, seed: int) 
         lane=lane,
         reason=f"the search moves from lane swarm up to lane validation: {reason}"
         if reason
-        else f"the search runs in lane swarm: nothing shows that it does not predict lane {asked.against} "
+        else f"the search runs in lane swarm: {_trust(found.correlation, asked.against)} "
         f"(correlation {found.correlation})",
     )
+
+
+def _trust(correlation: Score | None, against: Lane) -> str:
+    """Why a search stays; what follows here need not follow among its best texts, which are asked later."""
+    if correlation is not None and correlation.low_ppm >= ppm(LEAST_CORRELATION):
+        return f"so far its scores go with those of lane {against}"
+    return f"nothing shows that it does not predict lane {against}"
 
 
 def texts_of(pools: Pools, count: int, seed: int) -> list[Candidate]:
