@@ -1,5 +1,6 @@
 """Composite metrics: proxies first, truths where these are satisfied, one score with a sentence from each part."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from swarmc.compiler.metrics import load_metric
 from swarmc.compiler.portal import Portal
 from swarmc.contracts.completions import CompletionRequest, Sampling
 from swarmc.contracts.errors import MetricError
-from swarmc.contracts.metrics import MetricSpec
+from swarmc.contracts.metrics import CommandPart, MetricSpec
+from swarmc.contracts.sandbox import MIB, SandboxLimits
 from swarmc.contracts.spec import CompileSpec
 from tests.fakes import AnsweringVenue, PretendedSandbox, wanted_fields
 
@@ -177,5 +179,17 @@ def test_what_the_page_shows_works() -> None:
     assert examples
     for example in examples:
         example.evaluate()
-    for block in re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
-        assert CompileSpec.model_validate_json(block).judge_calls == 3
+    whole, part = re.findall(r"```json\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert CompileSpec.model_validate_json(whole).judge_calls == 3
+    assert MetricSpec.model_validate({"parts": [json.loads(part)]}).parts[0].kind == "tests_pass"
+
+
+def test_the_page_names_every_limit_of_the_sandbox_as_it_is() -> None:
+    page, limits = PAGE.read_text(encoding="utf-8"), SandboxLimits()
+    assert [name for name in SandboxLimits.model_fields if f"`{name}`" not in page] == []
+    for name, size in (("memory_bytes", limits.memory_bytes), ("output_bytes", limits.output_bytes)):
+        assert f"| `{name}` | {size // MIB} MiB |" in page
+    assert f"| `file_bytes` | {limits.file_bytes // MIB} MiB |" in page
+    assert f"| `disk_bytes`, `files` | {limits.disk_bytes // MIB} MiB, {limits.files:,} |" in page
+    assert f"| `processes` | {limits.processes} |" in page
+    assert f"| {CommandPart.model_fields['timeout_s'].default} s |" in page
