@@ -31,5 +31,5 @@ async def climb(
     async with stage("climb", bench.run_id, bench.emit, calls_planned) as notes:
         climbed = await climb_on(optimizer, bench, pools, searched, test)
         notes.ended, notes.sentence = climbed.result.ended, how_it_went(climbed.result)
-        notes.report = search_report(climbed.result, pools)
+        notes.report = search_report(climbed.result, pools, "Climb in the better lane")
     return climbed

@@ -101,10 +101,10 @@ def propose_report(instructions: Mapping[str, Sequence[str]]) -> str:
     return page(*parts, "\nNumber 0 is the program's own.")
 
 
-def search_report(result: SearchResult, pools: Pools) -> str:
+def search_report(result: SearchResult, pools: Pools, title: str = "Search") -> str:
     """The pictures, leaderboard, best instructions, and what the leader changed in the prompt."""
     if not result.trials:
-        return page("# Search", "The budget ran out before one trial was scored.")
+        return page(f"# {title}", "The budget ran out before one trial was scored.")
     pools = result.study.pools if result.study else pools
     last = {trial.candidate_id: trial for trial in result.trials}
     images = [
@@ -112,7 +112,7 @@ def search_report(result: SearchResult, pools: Pools) -> str:
         for name, png in search_files(result, pools).items()
     ]
     return page(
-        "# Search",
+        f"# {title}",
         f"{len(result.trials)} trials of {_space(pools)} combinations; {len(last)} distinct ones were tried."
         + (" **The budget ran out; this is the best so far.**" if result.ended == "budget" else ""),
         *images,

@@ -89,7 +89,8 @@ class Counts(Contract):
     unverified: int = Field(default=0, ge=0)
 
     def __str__(self) -> str:
-        return f"{self.decided} decided by agreement, {self.verified} verified by premium, {self.unverified} unverified"
+        verified = f"{self.verified} verified by premium, " if self.verified else ""
+        return f"{self.decided} decided by agreement, {verified}{self.unverified} unverified"
 
 
 class Verification(Contract):
