@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,10 @@ for name in [name for name in os.environ if name.endswith("_API_KEY") or name in
 settings.register_profile("house", deadline=None, derandomize=IN_CI)
 settings.load_profile("house")
 
+
+# What a shell starts in the background is told to ignore Ctrl-C, and so would be all that the tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LONGEST = (
     "prefect",
