@@ -16,7 +16,7 @@ class TransferSpec(Contract):
     texts: int = Field(default=6, ge=2, le=32, description="Candidates that both lanes run, the program's own first")
     against: Literal["validation", "premium"] = Field(default="validation", description="The lane to be predicted")
     climb_percent: int = Field(
-        default=20,
+        default=10,
         ge=0,
         le=100,
         description="After the search its best candidates race on in the validation lane, with so many percent of its "
