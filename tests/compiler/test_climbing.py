@@ -112,7 +112,7 @@ def test_the_same_scores_give_the_same_bytes_and_an_interval_around_the_value():
     )
 
 
-@pytest.mark.parametrize(("climb", "texts"), [(0, 0), (127, 0), (128, 8), (160, 10), (256, 16), (9_999, 16)])
+@pytest.mark.parametrize(("climb", "texts"), [(0, 0), (79, 0), (80, 8), (100, 10), (160, 16), (9_999, 16)])
 def test_a_small_climb_is_not_eaten_by_its_test(climb: int, texts: int):
     assert texts_for(climb) == texts
 
