@@ -66,20 +66,22 @@ def present_runs(console: Console, records: Sequence[RunRecord]) -> None:
 def present_account(console: Console, account: Account) -> None:
     """Calls, tokens and msats by stage and lane."""
     heads = ("calls bought", "already paid for", "failed", "lost", "tokens in", "tokens out", "msats")
-    table = _by_stage_and_lane()
-    for head in heads:
-        table.add_column(head, justify="right")
-    for line in account.lines:
-        table.add_row(line.stage, line.lane, *_numbers(line.tally))
-    table.add_row("all", "", *_numbers(account.total), style="bold")
-    console.print(table)
+    rows = [(line.stage, line.lane, *_numbers(line.tally)) for line in account.lines]
+    _print_by_lane(console, heads, [*rows, ("all", "", *_numbers(account.total))])
 
 
-def _by_stage_and_lane() -> Table:
+def _print_by_lane(console: Console, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of numbers by stage and lane; its last row is the total."""
     table = Table(box=None, pad_edge=False)
     for head in ("stage", "lane"):
         table.add_column(head, no_wrap=True)  # Numbers' heads wrap: a lane that is cut short names none.
-    return table
+    for head in heads:
+        table.add_column(head, justify="right")
+    *lines, total = rows
+    for line in lines:
+        table.add_row(*line)
+    table.add_row(*total, style="bold")
+    console.print(table)
 
 
 def present_bill(console: Console, bill: Bill, why: str = "") -> None:
@@ -90,14 +92,7 @@ def present_bill(console: Console, bill: Bill, why: str = "") -> None:
     if not (bill.msats or bill.lost or bill.reference or why):
         return
     console.print()
-    table = _by_stage_and_lane()
-    for head in billing.headings(bill)[2:]:
-        table.add_column(head, justify="right")
-    *lines, total = billing.rows(bill)
-    for line in lines:
-        table.add_row(*line)
-    table.add_row(*total, style="bold")
-    console.print(table)
+    _print_by_lane(console, billing.headings(bill)[2:], billing.rows(bill))
     for sentence in (*billing.sentences(bill), *([why] if why else [])):
         console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
