@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swarmc.compiler.awaiting import gather_or_cancel
-from swarmc.compiler.demands import ASKED_EXAMPLES, ASKED_TEXTS
+from swarmc.compiler.demands import ASKED_EXAMPLES, ASKED_PERCENT, ASKED_TEXTS
 from swarmc.compiler.evaluation import Evaluator
 from swarmc.compiler.race import Choices, Heats, Race
 from swarmc.compiler.steering import SteeredRace
@@ -54,12 +54,8 @@ class Known:
 
 
 def texts_for(climb: int) -> int:
-    """How many texts the better lane is asked about before a climb of so many runs; 0 where it is too small to ask.
-
-    They take most of a climb, because to stay in a useless lane costs more than a short race, and half of their runs
-    are runs of the race.
-    """
-    texts = min(ASKED_TEXTS, climb * 4 // 5 // ASKED_EXAMPLES // 2 * 2)
+    """How many texts the better lane is asked about before a climb of so many runs; 0 where it is too small to ask."""
+    texts = min(ASKED_TEXTS, climb * ASKED_PERCENT // 100 // ASKED_EXAMPLES // 2 * 2)
     return texts if texts >= FEWEST_TEXTS else 0
 
 
