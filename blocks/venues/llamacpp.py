@@ -103,8 +103,7 @@ class LlamaCppVenue:
         if process is not None:
             with suppress(ProcessLookupError):
                 process.kill()  # It holds nothing that needs saving, and its own way to end may take for ever.
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), END_LIMIT_S)
+            await _wait_for_end(process)
 
     def quote(self, request: CompletionRequest) -> int:  # noqa: ARG002 - the port's; nothing here has a price
         """Nothing: the model is the asker's own."""
@@ -166,8 +165,7 @@ class LlamaCppVenue:
             raise VenueError(f"{self._plan.model_path} was not loaded within {START_LIMIT_S:g} s") from None
         told: dict[str, Any] = json.loads(line) if line else {"error": "its process ended"}
         if "addresses" not in told:
-            with suppress(TimeoutError):  # The reason is in its log when it has ended, and may come there no sooner.
-                await asyncio.wait_for(process.wait(), END_LIMIT_S)
+            await _wait_for_end(process)  # The reason is in its log when it has ended, and may come there no sooner.
             raise VenueError(
                 f"llama.cpp cannot serve {self._plan.model_path}: {self._last_words() or told['error']}; "
                 "give a whole GGUF file that this llama.cpp knows, and enough memory"
@@ -193,6 +191,11 @@ class LlamaCppVenue:
         text = os.pread(self._log.fileno(), MAX_LOG_BYTES, 0).decode("utf-8", "replace")
         lines = [line for line in text.splitlines() if line.strip()]
         return " / ".join(line.partition(" E ")[2].strip() or line.strip() for line in lines[-2:])[:300]
+
+
+async def _wait_for_end(process: Process) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), END_LIMIT_S)
 
 
 def _check_file(path: Path) -> int:
