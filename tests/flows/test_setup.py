@@ -238,8 +238,8 @@ async def beating(api_url: str, run_id: UUID, deployment_id: UUID) -> AsyncItera
 
     async def go_on() -> None:
         while True:
-            await beat(api_url, run_id, deployment_id)
             await asyncio.sleep(1)
+            await beat(api_url, run_id, deployment_id)
 
     await beat(api_url, run_id, deployment_id)
     heart = asyncio.create_task(go_on())
